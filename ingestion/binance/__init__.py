@@ -1,0 +1,1 @@
+"""What is particular to Binance: wire formats and clients. Nothing here writes to disk."""

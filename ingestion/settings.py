@@ -1,0 +1,116 @@
+"""Every setting of Klinehouse: one class, environment prefix `KLINEHOUSE_`, a `.env` read if present."""
+
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from ingestion.errors import ConfigurationError, UsageError
+from ingestion.klines import INTERVAL_MICROS, Series
+
+PREFIX = "KLINEHOUSE_"
+
+
+class Settings(BaseSettings):
+    """The effective settings: arguments, then environment, then `.env`, then these defaults."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, validate_default=True
+    )
+
+    home: Path = Field(Path(".klinehouse"), description="Folder of everything that Klinehouse keeps.")
+    target: Literal["duckdb"] = Field("duckdb", description="The warehouse engine.")
+    raw_url: str = Field("", description="Root of the raw zone, any fsspec URL; empty means HOME/raw.")
+    archive_url: str = Field("https://data.binance.vision", description="Archive of monthly and daily kline files.")
+    symbols: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("BTCUSDT", "ETHUSDT", "SOLUSDT"), description="Symbols to keep, separated by commas."
+    )
+    interval: str = Field("5m", description="Base interval; 15m 1h 4h 1d are derived from it.")
+    start: date = Field(date(2020, 1, 1), description="First day of history.")
+    download_workers: int = Field(8, ge=1, le=64, description="Files downloaded and landed at the same time.")
+    http_timeout: float = Field(30.0, gt=0, description="Seconds to wait for the exchange to answer.")
+    http_attempts: int = Field(6, ge=1, description="Tries per request before it counts as refused.")
+    max_file_mb: int = Field(1024, ge=1, description="Largest file accepted from the exchange, packed or unpacked.")
+    warehouse_wait: float = Field(30.0, ge=0, description="Seconds to wait for a busy warehouse.")
+    warehouse_memory_mb: int = Field(2048, ge=256, description="Memory limit of the warehouse engine.")
+    serving_grace: float = Field(600.0, ge=0, description="Seconds that superseded serving files stay readable.")
+    ui_host: str = Field("127.0.0.1", description="Address of the Dagster UI.")
+    ui_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI.")
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().resolve()
+
+    @field_validator("archive_url")
+    @classmethod
+    def _http(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return url.rstrip("/")
+
+    @field_validator("symbols", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("symbols")
+    @classmethod
+    def _known_symbols(cls, symbols: tuple[str, ...]) -> tuple[str, ...]:
+        if not symbols:
+            raise ValueError("name at least one symbol")
+        try:
+            return tuple(dict.fromkeys(Series(symbol, "1m").symbol for symbol in symbols))
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+
+    @field_validator("interval")
+    @classmethod
+    def _known_interval(cls, interval: str) -> str:
+        if interval not in INTERVAL_MICROS:
+            raise ValueError(f"choose one of {' '.join(INTERVAL_MICROS)}")
+        return interval
+
+    @property
+    def raw_root(self) -> str:
+        return self.raw_url or str(self.home / "raw")
+
+    @property
+    def warehouse_path(self) -> Path:
+        return self.home / "warehouse" / "klinehouse.duckdb"
+
+    @property
+    def serving_dir(self) -> Path:
+        return self.home / "serving"
+
+    @property
+    def dagster_home(self) -> Path:
+        return self.home / "dagster"
+
+    @property
+    def log_dir(self) -> Path:
+        return self.home / "logs"
+
+    @cached_property
+    def series(self) -> tuple[Series, ...]:
+        return tuple(Series(symbol, self.interval) for symbol in self.symbols)
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings; values given here (and not None) win over environment and `.env`.
+
+    Raises ConfigurationError naming the setting, what is wrong with it, and how to set it.
+    """
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = f"{PREFIX}{first['loc'][0]}".upper() if first["loc"] else PREFIX
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigurationError(
+            f"{name} is {first['input']!r}: {message}.",
+            "Set it in the environment or in .env; `klinehouse config` prints all settings.",
+        ) from error
