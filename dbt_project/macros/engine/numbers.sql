@@ -1,0 +1,13 @@
+{# What DuckDB and BigQuery write differently about numbers. #}
+
+{# Integer division of non-negative integers. #}
+{% macro int_div(dividend, divisor) %}{{ adapter.dispatch('int_div')(dividend, divisor) }}{% endmacro %}
+{% macro default__int_div(dividend, divisor) %}div({{ dividend }}, {{ divisor }}){% endmacro %}
+{% macro duckdb__int_div(dividend, divisor) %}(({{ dividend }}) // {{ divisor }}){% endmacro %}
+
+{# The type of double precision numbers, and a literal of it that keeps all 17 digits. #}
+{% macro double_type() %}{{ adapter.dispatch('double_type')() }}{% endmacro %}
+{% macro default__double_type() %}float64{% endmacro %}
+{% macro duckdb__double_type() %}double{% endmacro %}
+
+{% macro double(number) %}{{ '%.17e' | format(number) }}{% endmacro %}

@@ -1,0 +1,96 @@
+{#
+    How many bars an exponential average remembers to double precision: (1 - 2/51)^1024 < 1e-17. An increment reads as
+    many bars before its window, and computes as many bars after it again.
+#}
+{% macro memory_bars() %}{{ return(1024) }}{% endmacro %}
+
+
+{#
+    The eight indicators as common table expressions; the last one, `indicators`, has symbol, interval, open_time and
+    sma_20, ema_50, rsi_14, macd, macd_signal, bb_upper, bb_middle, bb_lower, NULL while they warm up.
+
+    Argument: a common table expression with symbol, interval, open_time and close (double), whose first bar of each
+    series is the first there is, or lies memory_bars() before the first one whose indicators are used.
+
+    Definitions (all as TA-Lib computes them):
+        sma_20         mean of 20 closes; from bar 19
+        ema_50         alpha 2/51, seed: mean of 50 closes; from bar 49
+        rsi_14         100 * G / (G + L) of Wilder's averages of gains and losses, alpha 1/14, seed: mean of the first
+                       14 changes; 0 when nothing moved; from bar 14 (Wilder, New Concepts in Technical Trading
+                       Systems, 1978)
+        macd           EMA 12 - EMA 26, both seeded at bar 25; shown from bar 33, where its signal starts
+        macd_signal    EMA 9 of macd, seed: its first 9 values; from bar 33 (Appel)
+        bb_*           sma_20 and 2 population standard deviations around it; from bar 19 (Bollinger)
+#}
+{% macro indicators(closes) -%}
+numbered as (
+    select
+        symbol,
+        {{ interval_column() }},
+        open_time,
+        close,
+        row_number() over series - 1 as bar_index,
+        close - lag(close) over series as change
+    from {{ closes }}
+    window series as (partition by symbol, {{ interval_column() }} order by open_time)
+),
+
+windowed as (
+    select
+        *,
+        case when change > 0 then change else {{ double(0) }} end as gain,
+        case when change < 0 then -change else {{ double(0) }} end as loss,
+        avg(close) over last_20 as mean_20,
+        stddev_pop(close) over last_20 as deviation_20
+    from numbered
+    window
+        last_20 as (
+            partition by symbol, {{ interval_column() }} order by bar_index rows between 19 preceding and current row
+        )
+),
+
+{{ exponential_averages('first_level', 'windowed', [
+    ema('ema_50', 'close', 50),
+    wilder('average_gain', 'gain', 14),
+    wilder('average_loss', 'loss', 14),
+    ema('ema_12', 'close', 12, seed_at=25),
+    ema('ema_26', 'close', 26),
+]) }},
+
+differences as (
+    select
+        symbol,
+        {{ interval_column() }},
+        open_time,
+        bar_index,
+        mean_20,
+        deviation_20,
+        ema_50,
+        average_gain,
+        average_loss,
+        ema_12 - ema_26 as macd
+    from first_level
+),
+
+{{ exponential_averages('second_level', 'differences', [ema('macd_signal', 'macd', 9, seed_at=33)]) }},
+
+indicators as (
+    select
+        symbol,
+        {{ interval_column() }},
+        open_time,
+        case when bar_index >= 19 then mean_20 end as sma_20,
+        ema_50,
+        -- TA-Lib takes anything below 1e-14 for no movement.
+        case
+            when average_gain + average_loss < 1e-14 then {{ double(0) }}
+            else 100 * average_gain / (average_gain + average_loss)
+        end as rsi_14,
+        case when bar_index >= 33 then macd end as macd,
+        macd_signal,
+        case when bar_index >= 19 then mean_20 + 2 * deviation_20 end as bb_upper,
+        case when bar_index >= 19 then mean_20 end as bb_middle,
+        case when bar_index >= 19 then mean_20 - 2 * deviation_20 end as bb_lower
+    from second_level
+)
+{%- endmacro %}

@@ -1,0 +1,100 @@
+{#
+    The bars of the run's window: the base interval as landed, and each longer interval rolled up from the one before
+    it. Sums run over decimals, so they are exact. A derived bar appears when it is closed: when landed files cover all
+    of its time. The window is whole days, so it never cuts a derived bar.
+#}
+{%- set measures = [
+    'volume', 'quote_volume', 'trades', 'taker_buy_base_volume', 'taker_buy_quote_volume'
+] -%}
+{%- set levels = [var('base_interval')] + rollup_intervals() -%}
+
+with {{ cte_name('bars', levels[0]) }} as (
+    select
+        symbol,
+        {{ interval_column() }},
+        open_time,
+        close_time,
+        open,
+        high,
+        low,
+        close,
+        volume,
+        quote_volume,
+        trades,
+        taker_buy_base_volume,
+        taker_buy_quote_volume,
+        source,
+        ingested_at
+    from {{ ref('stg_klines') }}
+    where {{ interval_column() }} = '{{ levels[0] }}' and {{ in_window('open_time') }}
+),
+
+coverage as (
+    select
+        symbol,
+        covered_until
+    from {{ source('crypto_raw', 'klines_coverage') }}
+    where {{ interval_column() }} = '{{ levels[0] }}'
+),
+
+{% for interval in levels[1:] %}
+    {%- set micros = interval_micros(interval) %}
+    {{ cte_name('buckets', interval) }} as (
+        select
+            *,
+            {{ int_div(to_micros('open_time'), micros) }} as bucket
+        from {{ cte_name('bars', levels[loop.index0]) }}
+    ),
+
+    {{ cte_name('bars', interval) }} as (
+        select
+            symbol,
+            '{{ interval }}' as {{ interval_column() }},
+            {{ from_micros('bucket * ' ~ micros) }} as open_time,
+            max(close_time) as close_time,
+            min_by(open, open_time) as open,
+            max(high) as high,
+            min(low) as low,
+            max_by(close, open_time) as close,
+            {%- for measure in measures %}
+                sum({{ measure }}) as {{ measure }},
+            {%- endfor %}
+            -- In the order of the alphabet the last source is the least trusted one.
+            max(source) as source,
+            max(ingested_at) as ingested_at
+        from {{ cte_name('buckets', interval) }}
+        group by symbol, bucket
+    ),
+{% endfor %}
+
+all_bars as (
+    {%- for interval in levels %}
+        {%- if interval == levels[0] %}
+            select * from {{ cte_name('bars', interval) }}
+        {%- else %}
+            union all
+            select bars.*
+            from {{ cte_name('bars', interval) }} as bars
+            inner join coverage on bars.symbol = coverage.symbol
+            where
+                {{ to_micros('bars.open_time') }} + {{ interval_micros(interval) }}
+                <= {{ to_micros('coverage.covered_until') }}
+        {%- endif %}
+    {%- endfor %}
+)
+
+select
+    symbol,
+    {{ interval_column() }},
+    open_time,
+    close_time,
+    {%- for column in ['open', 'high', 'low', 'close', 'volume', 'quote_volume'] %}
+        cast({{ column }} as {{ double_type() }}) as {{ column }},
+    {%- endfor %}
+    cast(trades as bigint) as trades,
+    {%- for column in ['taker_buy_base_volume', 'taker_buy_quote_volume'] %}
+        cast({{ column }} as {{ double_type() }}) as {{ column }},
+    {%- endfor %}
+    source,
+    ingested_at
+from all_bars
