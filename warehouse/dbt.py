@@ -5,24 +5,26 @@ Python knows the dbt project by its manifest only.
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterator
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from ingestion.errors import KlinehouseError
+from ingestion.errors import ConfigurationError, KlinehouseError
+from ingestion.klines import INTERVAL_MICROS
 from ingestion.settings import Settings
 
 if TYPE_CHECKING:
     from dbt.cli.main import dbtRunnerResult
+    from dbt.contracts.graph.manifest import Manifest
 
 PROJECT_DIR = Path(__file__).parent.parent / "dbt_project"
-TARGET_DIR = PROJECT_DIR / "target"
+_DAY_MICROS = 86_400_000_000
 
 
 class BuildFailed(KlinehouseError):
@@ -46,31 +48,44 @@ class Window:
         return cls(first, last if last >= end else last + timedelta(days=1))
 
 
-def dbt_vars(window: Window | None, interval: str) -> dict[str, str]:
-    """The variables of a dbt run; without a window, those that compile and parse need."""
-    variables = {"base_interval": interval}
+def build_args(
+    window: Window | None, interval: str, *, select: str | None = None, full_refresh: bool = False
+) -> list[str]:
+    """The arguments of a production run; without a window it is about tables that have none.
+
+    Unit tests test the code, not the data, so they are not part of it.
+    """
+    args = ["build", "--exclude-resource-type", "unit_test", "--vars", _variables(interval)]
     if window is not None:
-        variables |= {"window_start": f"{window.start:%Y-%m-%d %H:%M:%S+00}", "window_end": f"{window.end:%Y-%m-%d %H:%M:%S+00}"}
-    return variables
-
-
-def build_args(window: Window | None, interval: str, *, select: str | None = None, full_refresh: bool = False) -> list[str]:
-    """The arguments of a production run. Unit tests test the code, not the data, so they are not part of it."""
-    args = ["build", "--exclude-resource-type", "unit_test", "--vars", json.dumps(dbt_vars(window, interval))]
+        args += ["--event-time-start", f"{window.start:%Y-%m-%d}", "--event-time-end", f"{window.end:%Y-%m-%d}"]
     if select:
         args += ["--select", select]
     return [*args, "--full-refresh"] if full_refresh else args
 
 
-def dbt_environment(settings: Settings) -> dict[str, str]:
-    """The environment that profiles.yml reads."""
-    return {
+def _variables(interval: str) -> str:
+    if not 0 < (INTERVAL_MICROS[interval] or 0) <= _DAY_MICROS:
+        raise ConfigurationError(
+            f"The warehouse cannot start from interval {interval}.", "Set KLINEHOUSE_INTERVAL to 1d or shorter."
+        )
+    return json.dumps({"base_interval": interval})
+
+
+@contextmanager
+def environment(settings: Settings) -> Iterator[None]:
+    """The environment in which dbt, in this process or in a child, works on this home. Not for several threads."""
+    values = {
         "KLINEHOUSE_WAREHOUSE_PATH": str(settings.warehouse_path),
         "KLINEHOUSE_WAREHOUSE_MEMORY_MB": str(settings.warehouse_memory_mb),
         "DBT_PROJECT_DIR": str(PROJECT_DIR),
         "DBT_PROFILES_DIR": str(PROJECT_DIR),
+        "DBT_TARGET_PATH": str(target_dir(settings)),
+        # A test of two tables runs with the later one: dimensions are tested against bars, not the other way round.
+        "DBT_INDIRECT_SELECTION": "buildable",
         "DBT_LOG_PATH": str(settings.log_dir / "dbt"),
     }
+    with _environment(values):
+        yield
 
 
 @contextmanager
@@ -84,15 +99,57 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def run(settings: Settings, args: Sequence[str]) -> "dbtRunnerResult":
-    """Run dbt in this process; raises BuildFailed naming the nodes that failed."""
+def run(settings: Settings, args: Sequence[str]) -> None:
+    """Run dbt in this process, on a manifest parsed once; raises BuildFailed naming the nodes that failed."""
     from dbt.cli.main import dbtRunner
 
-    with _environment(dbt_environment(settings)):
-        result = dbtRunner().invoke(["--quiet", "--no-use-colors", *args])
+    manifest = _manifest()
+    with environment(settings):
+        result = dbtRunner(manifest=manifest).invoke(["--quiet", "--no-use-colors", *args])
+    _raise_if_failed(result, args[0], settings)
+
+
+@cache
+def _manifest() -> "Manifest":
+    """The parsed project of this process: a run that is given it does not parse again (5 s)."""
+    from dbt.cli.main import dbtRunner
+    from dbt.contracts.graph.manifest import Manifest
+
+    settings = Settings()
+    with FileLock(PROJECT_DIR / ".parse.lock"), _environment({"DBT_PROJECT_DIR": str(PROJECT_DIR)}):
+        result = dbtRunner().invoke(["--quiet", "parse", "--profiles-dir", str(PROJECT_DIR)])
+    _raise_if_failed(result, "parse", settings)
+    assert isinstance(result.result, Manifest)
+    return result.result
+
+
+def manifest_path(settings: Settings) -> Path:
+    """`manifest.json` for this home, parsed anew when a file of the project is newer.
+
+    It lies in the home because dbt parses again whenever the environment that profiles.yml reads is another.
+    """
+    target = target_dir(settings)
+    target.mkdir(parents=True, exist_ok=True)
+    manifest = target / "manifest.json"
+    with FileLock(target / ".parse.lock"):
+        newest = max(path.stat().st_mtime for path in _project_files())
+        if not manifest.exists() or manifest.stat().st_mtime < newest:
+            from dbt.cli.main import dbtRunner  # three seconds to import, and most starts do not parse
+
+            with environment(settings):
+                result = dbtRunner().invoke(["--quiet", "parse", "--vars", _variables(settings.interval)])
+            _raise_if_failed(result, "parse", settings)
+    return manifest
+
+
+def target_dir(settings: Settings) -> Path:
+    """Where dbt writes what it compiled and found."""
+    return settings.home / "dbt"
+
+
+def _raise_if_failed(result: "dbtRunnerResult", command: str, settings: Settings) -> None:
     if not result.success:
-        raise BuildFailed(f"dbt {args[0]} failed: {_failures(result)}.", f"The log is {settings.log_dir}/dbt/dbt.log.")
-    return result
+        raise BuildFailed(f"dbt {command} failed: {_failures(result)}.", f"See {settings.log_dir}/dbt/dbt.log.")
 
 
 def _failures(result: "dbtRunnerResult") -> str:
@@ -103,18 +160,7 @@ def _failures(result: "dbtRunnerResult") -> str:
     return "; ".join(f"{node.node.name}: {' '.join(str(node.message).split())}" for node in bad[:3]) or "see the log"
 
 
-@cache
-def manifest_path() -> Path:
-    """The manifest of the dbt project, parsed anew when a file of the project is newer than it."""
-    manifest = TARGET_DIR / "manifest.json"
-    TARGET_DIR.mkdir(exist_ok=True)
-    with FileLock(TARGET_DIR / ".parse.lock"):
-        newest = max(path.stat().st_mtime for path in _project_files())
-        if not manifest.exists() or manifest.stat().st_mtime < newest:
-            run(Settings(), ["parse", "--vars", json.dumps(dbt_vars(None, "5m"))])
-    return manifest
-
-
 def _project_files() -> Iterator[Path]:
-    for suffix in ("sql", "yml", "csv"):
-        yield from (path for path in PROJECT_DIR.rglob(f"*.{suffix}") if TARGET_DIR not in path.parents)
+    for folder in ("models", "macros", "seeds", "tests"):
+        yield from (path for path in (PROJECT_DIR / folder).rglob("*") if path.is_file())
+    yield from PROJECT_DIR.glob("*.yml")

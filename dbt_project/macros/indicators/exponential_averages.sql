@@ -48,6 +48,7 @@
         {{ int_div('bars.bar_index', block) }} as block_number,
         mod(bars.bar_index, {{ block }}) as block_position,
         {%- for average in averages %}
+            pow({{ double(1 - average.alpha) }}, mod(bars.bar_index, {{ block }})) as {{ average.name }}_power,
             case
                 when bars.bar_index > {{ average.seed_at }} then bars.{{ average.input }}
                 when bars.bar_index = {{ average.seed_at }} then seeds.{{ average.name }}_seed / {{ double(average.alpha) }}
@@ -62,9 +63,9 @@
     select
         *,
         {%- for average in averages %}
-            {{ double(average.alpha) }} * pow({{ double(1 - average.alpha) }}, block_position)
-            * sum({{ average.name }}_input * pow({{ double(1 - average.alpha) }}, -block_position))
-                over block_so_far as {{ average.name }}_partial{{ "," if not loop.last }}
+            {{ double(average.alpha) }} * {{ average.name }}_power
+            * sum({{ average.name }}_input / {{ average.name }}_power) over block_so_far as {{ average.name }}_partial
+            {{- "," if not loop.last }}
         {%- endfor %}
     from {{ name }}_inputs
     window
@@ -92,7 +93,7 @@
         partials.*,
         {%- for average in averages %}
             partials.{{ average.name }}_partial + coalesce(
-                pow({{ double(1 - average.alpha) }}, partials.block_position + 1) * carries.{{ average.name }}_carry,
+                {{ double(1 - average.alpha) }} * partials.{{ average.name }}_power * carries.{{ average.name }}_carry,
                 {{ double(0) }}
             ) as {{ average.name }}{{ "," if not loop.last }}
         {%- endfor %}

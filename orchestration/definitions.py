@@ -1,0 +1,42 @@
+"""Everything that Dagster loads, assembled by one function that tests call with other settings and resources."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DbtProject
+
+from ingestion.settings import Settings, load_settings
+from orchestration import checks, history, schedules, serving, warehouse_assets
+from orchestration.partitions import current_partition_space
+from warehouse import dbt
+
+
+def build_defs(
+    settings: Settings | None = None, resource_overrides: Mapping[str, Any] | None = None
+) -> dg.Definitions:
+    """The real asset graph. `resource_overrides` replaces resources by name: `lander`, `dbt`."""
+    settings = settings or load_settings()
+    space = current_partition_space(settings)
+    manifest = dbt.manifest_path(settings)
+    project = DbtProject(project_dir=dbt.PROJECT_DIR, target_path=manifest.parent, profiles_dir=dbt.PROJECT_DIR)
+    resources = {
+        "lander": history.HistoryLander(settings),
+        "dbt": warehouse_assets.dbt_resource(project),
+    }
+    return dg.Definitions(
+        assets=[
+            history.raw_klines_asset(settings, space),
+            warehouse_assets.bars_assets(settings, space, project),
+            warehouse_assets.dimension_assets(settings, project),
+            serving.serving_asset(settings),
+        ],
+        asset_checks=[history.quarantine_check(settings), checks.bars_checks(settings)],
+        jobs=schedules.jobs(),
+        schedules=schedules.schedules(space),
+        sensors=[schedules.automation()],
+        resources={**resources, **(resource_overrides or {})},
+    )
+
+
+defs = build_defs()

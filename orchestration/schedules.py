@@ -1,0 +1,51 @@
+"""Jobs, and when they run. Schedules are off until somebody switches them on in the UI."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from orchestration.history import RAW_KLINES
+from orchestration.partitions import PartitionSpace, month_symbol_key, refresh_months
+from orchestration.warehouse_assets import BARS
+from warehouse.serving import DIMENSIONS
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+LAND = "land_history"
+BUILD = "build_bars"
+PUBLISH = "publish"
+
+
+def jobs() -> "list[UnresolvedAssetJobDefinition]":
+    dimensions = dg.AssetSelection.assets(*DIMENSIONS, "quote_assets")
+    return [
+        dg.define_asset_job(LAND, dg.AssetSelection.assets(RAW_KLINES), description="Archive to raw zone."),
+        dg.define_asset_job(
+            BUILD, dg.AssetSelection.assets("stg_klines", BARS), description="Raw zone to bars with indicators."
+        ),
+        dg.define_asset_job(
+            PUBLISH, dimensions | dg.AssetSelection.assets("serving"), description="Dimensions, then serving files."
+        ),
+    ]
+
+
+def schedules(space: PartitionSpace) -> list[dg.ScheduleDefinition]:
+    # Daily files appear between 08:30 and 08:45 UTC of the next day.
+    @dg.schedule(name="refresh_history", job_name=LAND, cron_schedule="15 9 * * *", execution_timezone="UTC")
+    def refresh_history(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
+        for month in refresh_months(context.scheduled_execution_time or datetime.now(UTC)):
+            for symbol in space.symbols:
+                yield dg.RunRequest(partition_key=month_symbol_key(month, symbol))
+
+    dimensions = dg.ScheduleDefinition(
+        name="refresh_dimensions", job_name=PUBLISH, cron_schedule="10 0 * * *", execution_timezone="UTC"
+    )
+    return [refresh_history, dimensions]
+
+
+def automation() -> dg.AutomationConditionSensorDefinition:
+    """Builds the months that landing changed, then publishes."""
+    return dg.AutomationConditionSensorDefinition("follow_inputs", target=dg.AssetSelection.all())

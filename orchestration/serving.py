@@ -1,0 +1,38 @@
+"""The asset `serving`: what readers see, published from the warehouse."""
+
+import dagster as dg
+
+from ingestion.settings import Settings
+from orchestration.history import OWNERS
+from orchestration.warehouse_assets import BARS, FOLLOW_INPUTS, POOL
+from warehouse.serving import DIMENSIONS, VIEW_FILE, is_simulated, publish
+
+
+def serving_asset(settings: Settings) -> dg.AssetsDefinition:
+    @dg.asset(
+        key="serving",
+        deps=[BARS, *(dg.AssetKey(name) for name in DIMENSIONS)],
+        group_name="serving",
+        owners=OWNERS,
+        kinds={"duckdb", "parquet"},
+        description=(
+            "Versioned Parquet files and `serving/klinehouse.duckdb`, views over them: what BI tools, notebooks and "
+            "`klinehouse query` read. Only months that changed are written; readers are never blocked."
+        ),
+        metadata={"dagster/uri": str(settings.serving_dir / VIEW_FILE)},
+        automation_condition=FOLLOW_INPUTS,
+        pool=POOL,
+    )
+    def serving() -> dg.MaterializeResult[None]:
+        published = publish(settings)
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": published.rows,
+                "months_written": published.months_written,
+                "files": published.files,
+                "version": published.version,
+                "source_environment": "simulated" if is_simulated(settings) else "exchange",
+            }
+        )
+
+    return serving

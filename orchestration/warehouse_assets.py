@@ -1,0 +1,137 @@
+"""The dbt models as assets: the incremental ones on month partitions, the rest unpartitioned."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtCliInvocation, DbtCliResource, DbtProject, dbt_assets
+
+from ingestion.klines import Month
+from ingestion.settings import Settings
+from orchestration.charts import price_chart
+from orchestration.history import OWNERS, RAW_KLINES
+from orchestration.partitions import PartitionSpace, run_window
+from warehouse import dbt as warehouse_dbt
+from warehouse.build import prepare
+from warehouse.engine import connect, writing
+from warehouse.measure import bars_by_month, latest_bars
+from warehouse.serving import is_simulated
+
+# One writer at a time on the warehouse file; dagster.yaml gives every pool one slot.
+POOL = "warehouse"
+BARS = dg.AssetKey("market_data_unified")
+
+# Staging views belong to the partitioned run, because the incremental models read them.
+INCREMENTAL = "path:models/staging config.materialized:incremental"
+
+# Follows its inputs wherever they changed; eager() would only look at the newest month, and repairs are in old ones.
+FOLLOW_INPUTS = (
+    dg.AutomationCondition.any_deps_updated().since_last_handled()
+    & ~dg.AutomationCondition.any_deps_in_progress()
+    & ~dg.AutomationCondition.in_progress()
+)
+
+
+class Translator(DagsterDbtTranslator):
+    """Names, groups and partition mappings of the dbt nodes."""
+
+    def __init__(self) -> None:
+        # Both raw sources are what raw_klines lands.
+        super().__init__(DagsterDbtTranslatorSettings(enable_duplicate_source_asset_keys=True))
+
+    def get_asset_spec(
+        self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None
+    ) -> dg.AssetSpec:
+        spec = super().get_asset_spec(manifest, unique_id, project)
+        node = manifest["nodes"].get(unique_id) or manifest["sources"][unique_id]
+        if node["resource_type"] == "source":
+            return spec.replace_attributes(key=RAW_KLINES)
+        group = {"staging": "warehouse", "marts": "warehouse"}.get(node["fqn"][1], "dimensions")
+        is_dimension = node["name"].startswith("dim_") or node["resource_type"] == "seed"
+        return spec.replace_attributes(
+            key=dg.AssetKey(node["name"]),
+            group_name="dimensions" if is_dimension else group,
+            owners=OWNERS,
+            automation_condition=None if is_dimension else FOLLOW_INPUTS,
+        )
+
+    def get_partition_mapping(
+        self, dbt_resource_props: Mapping[str, Any], dbt_parent_resource_props: Mapping[str, Any]
+    ) -> dg.PartitionMapping | None:
+        if dbt_parent_resource_props["resource_type"] == "source":
+            return dg.MultiToSingleDimensionPartitionMapping("month")
+        return None
+
+
+def bars_assets(settings: Settings, space: PartitionSpace, project: DbtProject) -> dg.AssetsDefinition:
+    @dbt_assets(
+        manifest=project.manifest_path,
+        project=project,
+        select=INCREMENTAL,
+        name="bars",
+        dagster_dbt_translator=Translator(),
+        partitions_def=space.months(),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        pool=POOL,
+    )
+    def bars(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
+        window = run_window((context.partition_time_window.start, context.partition_time_window.end))
+        with writing(settings), warehouse_dbt.environment(settings):
+            prepare(settings, window)
+            run = dbt.cli(warehouse_dbt.build_args(window, settings.interval), context=context, raise_on_error=False)
+            events = list(run.stream())
+            if run.is_successful():
+                _describe(context, settings)
+        yield from _reported(run, events)
+
+    return bars
+
+
+def _reported(run: DbtCliInvocation, events: Sequence[Any]) -> Iterator[Any]:
+    """What dbt did, then its error if it had one: materializations and failed checks are recorded in any case."""
+    yield from events
+    error = run.get_error()
+    if error is not None:
+        raise error
+
+
+def _describe(context: dg.AssetExecutionContext, settings: Settings) -> None:
+    """Add rows per month, and a picture of the newest bars, to the metadata of the main table."""
+    months = [Month.parse(key) for key in context.partition_keys]
+    with connect(settings) as connection:
+        rows = bars_by_month(connection, months[0].start, months[-1].end)
+        newest = latest_bars(connection, settings.symbols[0], settings.interval, months[-1].end)
+    for month in months:
+        context.add_asset_metadata(
+            {"dagster/partition_row_count": rows.get(month, 0)}, asset_key=BARS, partition_key=str(month)
+        )
+    if newest.num_rows:
+        title = f"{settings.symbols[0]} {settings.interval}" + (" (simulated)" if is_simulated(settings) else "")
+        context.add_asset_metadata({"chart": price_chart(newest, title)}, asset_key=BARS, partition_key=str(months[-1]))
+
+
+def dimension_assets(settings: Settings, project: DbtProject) -> dg.AssetsDefinition:
+    @dbt_assets(
+        manifest=project.manifest_path,
+        project=project,
+        exclude=INCREMENTAL,
+        name="dimensions",
+        dagster_dbt_translator=Translator(),
+        pool=POOL,
+    )
+    def dimensions(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
+        with writing(settings), warehouse_dbt.environment(settings):
+            run = dbt.cli(warehouse_dbt.build_args(None, settings.interval), context=context, raise_on_error=False)
+            events = list(run.stream())
+        yield from _reported(run, events)
+
+    return dimensions
+
+
+def dbt_resource(project: DbtProject) -> DbtCliResource:
+    # The dbt of this environment, whatever the PATH says.
+    return DbtCliResource(project_dir=project, dbt_executable=str(Path(sys.executable).with_name("dbt")))
+
+

@@ -1,0 +1,322 @@
+"""Publishing to `serving/`, and reading from it.
+
+    serving/crypto_analytics/market_data_unified/symbol=S/interval=I/YYYY-MM.<version>.parquet
+    serving/crypto_analytics/<dimension>.<version>.parquet
+    serving/klinehouse.duckdb      only views: one per mart over an explicit list of files, and two in `bookkeeping`
+                                   that say which files those are and what fed them
+
+Files never change: their version is a hash of their content. Publishing writes the changed months under new names, makes
+a new view file and renames it over the old one, so whoever opens it sees one consistent version of everything, and a
+reader that still has the old one open keeps reading the old files; those go after a grace period.
+"""
+
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ingestion.errors import ConfigurationError
+from ingestion.klines import Month, Series
+from ingestion.raw_zone import SIMULATED, Environment, RawZone, sync_folder, write_durably
+from ingestion.settings import Settings
+from warehouse.engine import connect, text, writing
+
+BARS = "market_data_unified"
+DIMENSIONS = ("dim_dates", "dim_hours", "dim_symbols")
+VIEW_FILE = "klinehouse.duckdb"
+
+# A plain 2.0 file is not opened by drivers built on DuckDB 1.x; one of this storage version is.
+_STORAGE_VERSION = "v1.0.0"
+_FILE_COLUMNS = 'table_name, symbol, "interval", month, path, rows, bytes, first_open_time, last_close_time'
+
+
+@dataclass(frozen=True)
+class ServedFile:
+    """One file of the published version: a month of a series, or a whole dimension (no symbol, interval, month)."""
+
+    table_name: str
+    path: str
+    rows: int
+    bytes: int
+    symbol: str | None = None
+    interval: str | None = None
+    month: str | None = None
+    first_open_time: datetime | None = None
+    last_close_time: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a publish did: the months that were written anew, and the files and rows of the whole version."""
+
+    months_written: int
+    files: int
+    rows: int
+    version: str
+
+
+SeriesMonths = dict[Series, list[Month]]
+
+
+def publish(settings: Settings) -> Published:
+    """Publish every month that changed since the last publish, and the dimensions. Idempotent."""
+    environment = RawZone(settings.raw_root).environment()
+    with writing(settings), connect(settings) as connection:
+        noted = _unpublished(connection)
+        served = served_files(settings)
+        changed = _all_months(connection) if not served else _by_series([row[:3] for row in noted])
+        written = [file for series, months in changed.items() for file in _write_bars(connection, settings, series, months)]
+        dimensions = [_write_dimension(connection, settings, name) for name in DIMENSIONS]
+        files = merge(served, changed, [*written, *dimensions])
+        version = _swap_views(settings, files, environment)
+        _forget(connection, noted)
+    _collect_garbage(settings, files)
+    rows = sum(file.rows for file in files if file.table_name == BARS)
+    return Published(len(written), len(files), rows, version)
+
+
+def merge(served: Sequence[ServedFile], changed: SeriesMonths, written: Sequence[ServedFile]) -> list[ServedFile]:
+    """The files of the next version: what is served, without the months that changed, and what was written."""
+    gone = {(series.symbol, series.interval, str(month)) for series, months in changed.items() for month in months}
+    kept = [
+        file for file in served if file.table_name == BARS and (file.symbol, file.interval, file.month) not in gone
+    ]
+    order = [BARS, *DIMENSIONS]
+    return sorted(
+        [*kept, *written],
+        key=lambda file: (order.index(file.table_name), file.symbol or "", file.interval or "", file.month or ""),
+    )
+
+
+# --- what changed ------------------------------------------------------------------------------------------------
+
+
+def _unpublished(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, datetime, str]]:
+    try:
+        return connection.execute("from bookkeeping.unpublished").fetchall()
+    except duckdb.CatalogException as error:
+        raise ConfigurationError("There is no warehouse to publish.", "Run `klinehouse build` first.") from error
+
+
+def _all_months(connection: duckdb.DuckDBPyConnection) -> SeriesMonths:
+    return _by_series(
+        connection.execute(
+            f"""select distinct symbol, "interval", date_trunc('month', open_time) from crypto_analytics.{BARS}"""
+        ).fetchall()
+    )
+
+
+def _by_series(rows: Sequence[tuple[str, str, datetime]]) -> SeriesMonths:
+    found: SeriesMonths = {}
+    for symbol, interval, start in sorted(set(rows)):
+        found.setdefault(Series(symbol, interval), []).append(Month.containing(start.astimezone(UTC).date()))
+    return found
+
+
+def _forget(connection: duckdb.DuckDBPyConnection, noted: Sequence[tuple[str, str, datetime, str]]) -> None:
+    for invocation in {row[3] for row in noted}:
+        connection.execute("delete from bookkeeping.unpublished where invocation = ?", [invocation])
+
+
+# --- writing -----------------------------------------------------------------------------------------------------
+
+
+def _write_bars(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, series: Series, months: Sequence[Month]
+) -> list[ServedFile]:
+    """Write the given months of a series, each as one file; a month that has no bars any more has no file."""
+    rows = connection.sql(
+        f"""select * from crypto_analytics.{BARS}
+        where symbol = ? and "interval" = ? and open_time >= ? and open_time < ? order by open_time""",
+        params=[series.symbol, series.interval, months[0].start, months[-1].end],
+    ).to_arrow_table()
+    folder = settings.serving_dir / "crypto_analytics" / BARS / f"symbol={series.symbol}" / f"interval={series.interval}"
+
+    def write(month: Month) -> ServedFile | None:
+        part = _between(rows, month)
+        if not part.num_rows:
+            return None
+        file = _write_versioned(folder, str(month), part, BARS)
+        return replace(
+            file,
+            symbol=series.symbol,
+            interval=series.interval,
+            month=str(month),
+            first_open_time=part["open_time"][0].as_py(),
+            last_close_time=part["close_time"][-1].as_py(),
+        )
+
+    with ThreadPoolExecutor(2) as pool:
+        return [file for file in pool.map(write, months) if file is not None]
+
+
+def _between(rows: pa.Table, month: Month) -> pa.Table:
+    """The rows of one month; `rows` are ordered by open_time."""
+    times = rows["open_time"].cast(pa.int64())
+    start, end = (int(instant.timestamp()) * 1_000_000 for instant in (month.start, month.end))
+    first = pc.sum(pc.less(times, start)).as_py() or 0
+    last = pc.sum(pc.less(times, end)).as_py() or 0
+    return rows.slice(first, last - first)
+
+
+def _write_dimension(connection: duckdb.DuckDBPyConnection, settings: Settings, name: str) -> ServedFile:
+    rows = connection.sql(f"select * from crypto_analytics.{name} order by all").to_arrow_table()
+    return _write_versioned(settings.serving_dir / "crypto_analytics", name, rows, name)
+
+
+def _write_versioned(folder: Path, name: str, rows: pa.Table, table: str) -> ServedFile:
+    sink = pa.BufferOutputStream()
+    doubles = [field.name for field in rows.schema if pa.types.is_float64(field.type)]
+    pq.write_table(
+        rows,
+        sink,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=[field.name for field in rows.schema if field.name not in doubles],
+        use_byte_stream_split=doubles,
+        row_group_size=1 << 20,
+    )
+    content = sink.getvalue()
+    version = hashlib.sha256(content).hexdigest()[:16]
+    path = folder / f"{name}.{version}.parquet"
+    if path.exists():
+        os.utime(path)  # it may have been superseded and is about to be used again: start its grace period anew
+    else:
+        write_durably(path, content)
+    return ServedFile(table, str(path), rows.num_rows, content.size)
+
+
+# --- views -------------------------------------------------------------------------------------------------------
+
+
+def _swap_views(settings: Settings, files: Sequence[ServedFile], environment: Environment | None) -> str:
+    """Make a view file over `files` and rename it over the current one. Returns the version's name."""
+    version = hashlib.sha256("\n".join(file.path for file in files).encode()).hexdigest()[:16]
+    target = settings.serving_dir / VIEW_FILE
+    temporary = target.with_name(f".{VIEW_FILE}.{uuid.uuid4().hex}")
+    try:
+        with duckdb.connect() as connection:
+            connection.execute(f"attach {text(str(temporary))} as views (storage_version '{_STORAGE_VERSION}')")
+            connection.execute("create schema views.crypto_analytics")
+            connection.execute("create schema views.bookkeeping")
+            for table in (BARS, *DIMENSIONS):
+                connection.execute(f"create view views.crypto_analytics.{table} as {_select(table, files)}")
+            connection.execute(f"create view views.bookkeeping.files as {_files_view(files)}")
+            connection.execute(f"create view views.bookkeeping.about as {_about_view(version, environment)}")
+            connection.execute("detach views")
+        descriptor = os.open(temporary, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+        _start_grace(settings, files)
+        temporary.rename(target)
+        sync_folder(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return version
+
+
+def _select(table: str, files: Sequence[ServedFile]) -> str:
+    # Paths are absolute: DuckDB would resolve relative ones against the reader's working folder.
+    paths = ", ".join(text(file.path) for file in files if file.table_name == table)
+    if table != BARS:
+        return f"select * from read_parquet([{paths}])"
+    # The folders name symbol and interval, so a query for one series opens only its own files.
+    types = "hive_partitioning = true, hive_types = {'symbol': varchar, 'interval': varchar}"
+    return f"select * from read_parquet([{paths}], {types})"
+
+
+def _files_view(files: Sequence[ServedFile]) -> str:
+    def literal(value: object) -> str:
+        if value is None:
+            return "null"
+        return str(value) if isinstance(value, int) else text(str(value))
+
+    names = [column.strip(' "') for column in _FILE_COLUMNS.split(",")]
+    values = ", ".join(f"({', '.join(literal(getattr(file, name)) for name in names)})" for file in files)
+    return (
+        "select * replace (first_open_time::timestamptz as first_open_time, last_close_time::timestamptz as "
+        f"last_close_time, symbol::varchar as symbol) from (values {values}) as files({_FILE_COLUMNS})"
+    )
+
+
+def _about_view(version: str, environment: Environment | None) -> str:
+    source = environment.source_environment if environment else "none"
+    simulation = text(environment.simulation) if environment and environment.simulation else "null::varchar"
+    published_at = datetime.now(UTC).isoformat()
+    return (
+        f"select {text(version)} as version, {text(source)} as source_environment, {simulation} as simulation, "
+        f"{text(published_at)}::timestamptz as published_at"
+    )
+
+
+# --- superseded files --------------------------------------------------------------------------------------------
+
+
+def _start_grace(settings: Settings, files: Sequence[ServedFile]) -> None:
+    """Mark the files that this version supersedes: their modification time becomes now, before the swap."""
+    current = {file.path for file in files}
+    for file in served_files(settings):
+        if file.path not in current:
+            os.utime(file.path)
+
+
+def _collect_garbage(settings: Settings, files: Sequence[ServedFile]) -> None:
+    """Remove files of no version that are older than the grace period: superseded ones, and leftovers of a crash."""
+    current = {file.path for file in files}
+    oldest = time.time() - settings.serving_grace
+    for path in settings.serving_dir.rglob("*"):
+        is_ours = path.suffix == ".parquet" or path.name.startswith(".")
+        if is_ours and path.is_file() and str(path) not in current and path.stat().st_mtime < oldest:
+            path.unlink(missing_ok=True)
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def reading(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A read-only connection to the published version, which can see nothing else of the machine.
+
+    Raises ConfigurationError when nothing has been published. A connection kept open keeps its version: open a new
+    one to see a newer one.
+    """
+    path = settings.serving_dir / VIEW_FILE
+    if not path.exists():
+        raise ConfigurationError(f"{path} does not exist.", "Run `klinehouse backfill` or `klinehouse build` first.")
+    connection = duckdb.connect(path, read_only=True)
+    try:
+        connection.execute("set TimeZone = 'UTC'")
+        # In this order: the folder is allowed, everything else is not, and neither can be changed any more.
+        connection.execute(f"set allowed_directories = [{text(str(settings.serving_dir))}]")
+        connection.execute("set enable_external_access = false")
+        connection.execute("set lock_configuration = true")
+        yield connection
+    finally:
+        connection.close()
+
+
+def served_files(settings: Settings) -> list[ServedFile]:
+    """The files of the published version; none when nothing has been published."""
+    if not (settings.serving_dir / VIEW_FILE).exists():
+        return []
+    with reading(settings) as connection:
+        rows = connection.execute(f"select {_FILE_COLUMNS} from bookkeeping.files").fetchall()
+    names = [column.strip(' "') for column in _FILE_COLUMNS.split(",")]
+    return [ServedFile(**dict(zip(names, row, strict=True))) for row in rows]
+
+
+def is_simulated(settings: Settings) -> bool:
+    """Whether the data of this home came from the simulated exchange."""
+    environment = RawZone(settings.raw_root).environment()
+    return environment is not None and environment.source_environment == SIMULATED
