@@ -166,9 +166,7 @@ class _Attempt:
         earlier = [self._zone.read_history(self._series, self._month)] if landed else []
         rows = pa.concat_tables([*earlier, *self.tables]).sort_by("open_time")
         covered = max(landed.covered_until, self._covered_until) if landed else self._covered_until
-        self._zone.write_history(
-            self._series, self._month, rows, Provenance(source, files, rows.num_rows, covered)
-        )
+        self._zone.write_history(self._series, self._month, rows, Provenance(source, files, rows.num_rows, covered))
         for file in self._files:
             self._zone.release(file.url)
         return self._result(Outcome.QUARANTINED if self._problems else Outcome.LANDED, rows.num_rows)

@@ -76,6 +76,16 @@ class HistoryFile:
 
 
 @dataclass(frozen=True)
+class LandedMonth:
+    """What one landed file holds, read from its footer alone."""
+
+    provenance: Provenance
+    bytes: int
+    first_open_time: datetime | None
+    last_close_time: datetime | None
+
+
+@dataclass(frozen=True)
 class Environment:
     """What feeds a raw zone: the real exchange, or one particular simulation of it."""
 
@@ -138,6 +148,21 @@ class RawZone:
             return None
         return Provenance.from_json(metadata[_METADATA_KEY])
 
+    def describe(self, file: HistoryFile) -> LandedMonth:
+        """Provenance, size and extent of one landed file."""
+        path = self._history_path(file.series, file.month)
+        with self._fs.open(path, "rb") as opened:
+            parquet = pq.ParquetFile(opened)
+            metadata = parquet.metadata
+            groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+            opens, closes = (KLINE_SCHEMA.get_field_index(name) for name in ("open_time", "close_time"))
+            return LandedMonth(
+                Provenance.from_json(metadata.metadata[_METADATA_KEY]),
+                int(self._fs.size(path)),
+                min((group.column(opens).statistics.min for group in groups if group.num_rows), default=None),
+                max((group.column(closes).statistics.max for group in groups if group.num_rows), default=None),
+            )
+
     def history_files(
         self, interval: str | None = None, symbols: Sequence[str] = (), months: Iterable[Month] | None = None
     ) -> list[HistoryFile]:
@@ -151,7 +176,9 @@ class RawZone:
                 month = Month.parse(name.removesuffix(".parquet"))
                 if wanted is None or month in wanted:
                     series = Series(symbol_part.partition("=")[2], interval_part.partition("=")[2])
-                    found.append(HistoryFile(series, month, self._fs.unstrip_protocol(path) if not self._local else path))
+                    found.append(
+                        HistoryFile(series, month, self._fs.unstrip_protocol(path) if not self._local else path)
+                    )
         return sorted(found)
 
     def series(self) -> list[Series]:

@@ -1,5 +1,6 @@
 """Every setting of Klinehouse: one class, environment prefix `KLINEHOUSE_`, a `.env` read if present."""
 
+import re
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from ingestion.errors import ConfigurationError, UsageError
 from ingestion.klines import INTERVAL_MICROS, Series
 
 PREFIX = "KLINEHOUSE_"
+_PASSWORD = re.compile(r"(://[^:/@]*:)[^@/]*@")
 
 
 class Settings(BaseSettings):
@@ -93,6 +95,13 @@ class Settings(BaseSettings):
     @property
     def log_dir(self) -> Path:
         return self.home / "logs"
+
+    def masked(self) -> dict[str, object]:
+        """The effective values, with passwords in URLs replaced by stars."""
+        values = self.model_dump(mode="json") | {"raw_url": self.raw_root}
+        return {
+            name: _PASSWORD.sub(r"\1***@", value) if isinstance(value, str) else value for name, value in values.items()
+        }
 
     @cached_property
     def series(self) -> tuple[Series, ...]:

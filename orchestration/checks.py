@@ -22,7 +22,9 @@ def stale_series(series: Sequence[SeriesExtent], now: datetime) -> list[SeriesEx
 
 def bars_checks(settings: Settings) -> dg.AssetChecksDefinition:
     specs = [
-        dg.AssetCheckSpec("complete", asset=BARS, description="Between first and last bar no bar of the grid is missing."),
+        dg.AssetCheckSpec(
+            "complete", asset=BARS, description="Between first and last bar no bar of the grid is missing."
+        ),
         dg.AssetCheckSpec("fresh", asset=BARS, description=f"The newest bar closed less than {MAX_AGE} ago."),
     ]
 

@@ -12,9 +12,7 @@ from orchestration.partitions import current_partition_space
 from warehouse import dbt
 
 
-def build_defs(
-    settings: Settings | None = None, resource_overrides: Mapping[str, Any] | None = None
-) -> dg.Definitions:
+def build_defs(settings: Settings | None = None, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """The real asset graph. `resource_overrides` replaces resources by name: `lander`, `dbt`."""
     settings = settings or load_settings()
     space = current_partition_space(settings)

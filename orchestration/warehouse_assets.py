@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtCliInvocation, DbtCliResource, DbtProject, dbt_assets
+from dagster_dbt import (
+    DagsterDbtTranslator,
+    DagsterDbtTranslatorSettings,
+    DbtCliInvocation,
+    DbtCliResource,
+    DbtProject,
+    dbt_assets,
+)
 
 from ingestion.klines import Month
 from ingestion.settings import Settings
@@ -41,9 +48,7 @@ class Translator(DagsterDbtTranslator):
         # Both raw sources are what raw_klines lands.
         super().__init__(DagsterDbtTranslatorSettings(enable_duplicate_source_asset_keys=True))
 
-    def get_asset_spec(
-        self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None
-    ) -> dg.AssetSpec:
+    def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None) -> dg.AssetSpec:
         spec = super().get_asset_spec(manifest, unique_id, project)
         node = manifest["nodes"].get(unique_id) or manifest["sources"][unique_id]
         if node["resource_type"] == "source":
@@ -133,5 +138,3 @@ def dimension_assets(settings: Settings, project: DbtProject) -> dg.AssetsDefini
 def dbt_resource(project: DbtProject) -> DbtCliResource:
     # The dbt of this environment, whatever the PATH says.
     return DbtCliResource(project_dir=project, dbt_executable=str(Path(sys.executable).with_name("dbt")))
-
-

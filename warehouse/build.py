@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from ingestion.errors import ConfigurationError
 from ingestion.klines import Month, month_window, months_between
 from ingestion.raw_zone import RawZone
 from ingestion.settings import Settings
@@ -25,14 +26,20 @@ def build(settings: Settings, window: Window, *, full_refresh: bool = False) -> 
         dbt.run(settings, dbt.build_args(window, settings.interval, full_refresh=full_refresh))
 
 
-def landed_window(settings: Settings, start: datetime | None = None, end: datetime | None = None) -> Window | None:
-    """The window of all landed months of the base interval, cut to `[start, end)`; None when nothing is left."""
+def require_window(settings: Settings, start: datetime | None = None, end: datetime | None = None) -> Window:
+    """The window of all landed months of the base interval, cut to `[start, end)`.
+
+    Raises ConfigurationError when nothing has landed there.
+    """
     months = landed_months(settings)
-    if not months:
-        return None
-    first = max(months[0].start, start or months[0].start)
-    last = min(months[-1].end, end or months[-1].end)
-    return Window.around(first, last) if first < last else None
+    first = max(months[0].start, start or months[0].start) if months else None
+    last = min(months[-1].end, end or months[-1].end) if months else None
+    if first is None or last is None or first >= last:
+        raise ConfigurationError(
+            f"Nothing of {settings.interval} has landed in {settings.raw_root} for that time.",
+            "Run `klinehouse backfill` or `klinehouse land` first.",
+        )
+    return Window.around(first, last)
 
 
 def landed_months(settings: Settings) -> list[Month]:

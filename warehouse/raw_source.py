@@ -9,6 +9,7 @@ from datetime import datetime
 
 import duckdb
 
+from ingestion.errors import ConfigurationError
 from ingestion.klines import Month
 from ingestion.raw_zone import HistoryFile, RawZone
 from warehouse.engine import text
@@ -26,6 +27,7 @@ _EMPTY_KLINES = """
 def prepare(connection: duckdb.DuckDBPyConnection, zone: RawZone, interval: str, months: Sequence[Month]) -> None:
     """Point the raw source of dbt at the landed files of `months`, and make the schemas that a run writes to."""
     files = zone.history_files(interval=interval, months=months)
+    _refuse_other_base(connection, interval)
     for schema in ("crypto_raw", "crypto_analytics", "bookkeeping"):
         connection.execute(f"create schema if not exists {schema}")
     connection.execute(
@@ -34,6 +36,20 @@ def prepare(connection: duckdb.DuckDBPyConnection, zone: RawZone, interval: str,
     )
     connection.execute(f"create or replace view crypto_raw.klines as {_klines(files)}")
     _replace_coverage(connection, zone, files)
+
+
+def _refuse_other_base(connection: duckdb.DuckDBPyConnection, interval: str) -> None:
+    """One warehouse grows from one interval: bars rolled up from two would meet in the same rows."""
+    try:
+        built = connection.execute('select distinct "interval" from crypto_raw.klines_coverage').fetchall()
+    except duckdb.CatalogException:
+        return
+    for (base,) in built:
+        if base != interval:
+            raise ConfigurationError(
+                f"This home's warehouse is built from {base}, not from {interval}.",
+                f"Set KLINEHOUSE_INTERVAL={base}, or KLINEHOUSE_HOME to another folder.",
+            )
 
 
 def _klines(files: Sequence[HistoryFile]) -> str:

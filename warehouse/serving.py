@@ -20,13 +20,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ingestion.errors import ConfigurationError
+from ingestion.errors import ConfigurationError, UsageError
 from ingestion.klines import Month, Series
 from ingestion.raw_zone import SIMULATED, Environment, RawZone, sync_folder, write_durably
 from ingestion.settings import Settings
@@ -76,7 +77,9 @@ def publish(settings: Settings) -> Published:
         noted = _unpublished(connection)
         served = served_files(settings)
         changed = _all_months(connection) if not served else _by_series([row[:3] for row in noted])
-        written = [file for series, months in changed.items() for file in _write_bars(connection, settings, series, months)]
+        written = [
+            file for series, months in changed.items() for file in _write_bars(connection, settings, series, months)
+        ]
         dimensions = [_write_dimension(connection, settings, name) for name in DIMENSIONS]
         files = merge(served, changed, [*written, *dimensions])
         version = _swap_views(settings, files, environment)
@@ -89,9 +92,7 @@ def publish(settings: Settings) -> Published:
 def merge(served: Sequence[ServedFile], changed: SeriesMonths, written: Sequence[ServedFile]) -> list[ServedFile]:
     """The files of the next version: what is served, without the months that changed, and what was written."""
     gone = {(series.symbol, series.interval, str(month)) for series, months in changed.items() for month in months}
-    kept = [
-        file for file in served if file.table_name == BARS and (file.symbol, file.interval, file.month) not in gone
-    ]
+    kept = [file for file in served if file.table_name == BARS and (file.symbol, file.interval, file.month) not in gone]
     order = [BARS, *DIMENSIONS]
     return sorted(
         [*kept, *written],
@@ -141,7 +142,9 @@ def _write_bars(
         where symbol = ? and "interval" = ? and open_time >= ? and open_time < ? order by open_time""",
         params=[series.symbol, series.interval, months[0].start, months[-1].end],
     ).to_arrow_table()
-    folder = settings.serving_dir / "crypto_analytics" / BARS / f"symbol={series.symbol}" / f"interval={series.interval}"
+    folder = (
+        settings.serving_dir / "crypto_analytics" / BARS / f"symbol={series.symbol}" / f"interval={series.interval}"
+    )
 
     def write(month: Month) -> ServedFile | None:
         part = _between(rows, month)
@@ -297,6 +300,7 @@ def reading(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
     connection = duckdb.connect(path, read_only=True)
     try:
         connection.execute("set TimeZone = 'UTC'")
+        connection.execute("set search_path = 'crypto_analytics'")
         # In this order: the folder is allowed, everything else is not, and neither can be changed any more.
         connection.execute(f"set allowed_directories = [{text(str(settings.serving_dir))}]")
         connection.execute("set enable_external_access = false")
@@ -304,6 +308,29 @@ def reading(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
     finally:
         connection.close()
+
+
+@dataclass(frozen=True)
+class QueryResult:
+    """Names and rows of an answer."""
+
+    columns: list[str]
+    rows: list[tuple[Any, ...]]
+
+
+def run_query(settings: Settings, sql: str, limit: int | None = None, parameters: Sequence[object] = ()) -> QueryResult:
+    """Run one query of a user against the published version; raises UsageError with what DuckDB says of it.
+
+    Tables can be named without their schema. At most `limit` rows come back.
+    """
+    with reading(settings) as connection:
+        try:
+            cursor = connection.execute(sql, parameters)
+            rows = cursor.fetchall() if limit is None else cursor.fetchmany(limit)
+            return QueryResult([column[0] for column in cursor.description or ()], rows)
+        except duckdb.Error as error:
+            message = " ".join(str(error).split("\n\n")[0].split())
+            raise UsageError(message, "`klinehouse query 'show all tables'` lists what there is.") from error
 
 
 def served_files(settings: Settings) -> list[ServedFile]:

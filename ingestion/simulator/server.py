@@ -1,10 +1,12 @@
 """The simulated exchange as a server: its faces in one Starlette application, on loopback unless told otherwise."""
 
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import Queue
 
 import uvicorn
 from starlette.applications import Starlette
@@ -42,29 +44,45 @@ def build_app(seed: int = 1, data: Path | None = None) -> ASGIApp:
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that tells the port it got."""
+    """A uvicorn server that tells its address when it is ready."""
 
-    @property
-    def port(self) -> int:
-        return int(self.servers[0].sockets[0].getsockname()[1])
+    def __init__(self, app: ASGIApp, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+        super().__init__(
+            uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, lifespan="off")
+        )
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            self._on_ready(f"http://{host}:{port}")
 
 
-def make_server(app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> Server:
-    return Server(uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, lifespan="off"))
+def serve(app: ASGIApp, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM. Port 0 takes a free one; `on_ready` hears the address."""
+    Server(app, host, port, on_ready).run()
 
 
 @contextmanager
 def running(app: ASGIApp) -> Iterator[str]:
     """Run the exchange in a thread on a free loopback port; yields its address."""
-    server = make_server(app)
-    thread = threading.Thread(target=server.run, name="simulated-exchange", daemon=True)
+    ready: Queue[str | None] = Queue()
+    server = Server(app, "127.0.0.1", 0, ready.put)
+
+    def run() -> None:
+        try:
+            server.run()
+        finally:
+            ready.put(None)
+
+    thread = threading.Thread(target=run, name="simulated-exchange", daemon=True)
     thread.start()
-    while not server.started:
-        if not thread.is_alive():
-            raise RuntimeError("The simulated exchange did not start.")
-        thread.join(0.01)
+    address = ready.get()
+    if address is None:
+        raise RuntimeError("The simulated exchange did not start.")
     try:
-        yield f"http://127.0.0.1:{server.port}"
+        yield address
     finally:
         server.should_exit = True
         thread.join()
