@@ -85,7 +85,7 @@ def land(
 ) -> list[MonthResult]:
     """Land `months` of each series, several at a time; memory is bounded by `workers` files.
 
-    `on_result` is called from the calling thread's pool as each month is done. Bad files are quarantined and reported in
+    `on_result` hears of each month as it is done, from the worker's thread. Bad files are quarantined and reported in
     the results; an exchange that refuses ends the whole run with ExchangeRefused, and what has landed stays.
     """
     now = now or datetime.now(UTC)

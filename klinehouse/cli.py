@@ -196,9 +196,11 @@ def status(json: Json = False) -> None:
     _banner(settings)
     columns = ["layer", "symbol", "interval", "rows", "first open", "last close", "size", "files", "from"]
     rows = [
-        [s.layer, s.symbol, s.interval, s.rows, s.first_open_time, s.last_close_time, megabytes(s.bytes), s.files]
-        + [", ".join(s.sources)]
-        for s in found.series
+        (
+            *(one.layer, one.symbol, one.interval, one.rows, one.first_open_time, one.last_close_time),
+            *(megabytes(one.bytes), one.files, ", ".join(one.sources)),
+        )
+        for one in found.series
     ]
     print_table(f"{found.home}: data of {found.environment or 'nothing yet'}", columns, rows)
     for note in found.quarantined:

@@ -20,7 +20,6 @@ from orchestration.instance import open_instance
 from orchestration.partitions import month_symbol_key
 from orchestration.schedules import BUILD, LAND, PUBLISH
 
-
 # The run's own console logger would write to the terminal.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 

@@ -1,7 +1,7 @@
 """The asset `raw_klines`: months of klines from the archive into the raw zone, and the check of its quarantine."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import dagster as dg
@@ -91,10 +91,10 @@ def raw_klines_asset(settings: Settings, space: PartitionSpace) -> dg.AssetsDefi
 
 def quarantine_check(settings: Settings) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset=RAW_KLINES, description="No file of the exchange is in quarantine.")
-    def nothing_in_quarantine() -> Iterator[dg.AssetCheckResult]:
+    def nothing_in_quarantine() -> dg.AssetCheckResult:
         notes = RawZone(settings.raw_root).quarantined()
         listing = "\n".join(f"- {note['url']}: {note['reason']}" for note in notes[:50])
-        yield dg.AssetCheckResult(
+        return dg.AssetCheckResult(
             passed=not notes,
             severity=dg.AssetCheckSeverity.WARN,
             metadata={"files": len(notes)} | ({"reasons": dg.MetadataValue.md(listing)} if notes else {}),

@@ -59,7 +59,7 @@ def run_window(time_window: tuple[datetime, datetime]) -> Window:
 
 
 def refresh_months(now: datetime) -> tuple[Month, Month]:
-    """The months that can still change on the archive's own schedule: the last one (its zip may come late), this one."""
+    """The months that change on the archive's own schedule: the last one (its zip may come late), and this one."""
     this = Month.containing(now.date())
     previous = Month(this.year - (this.number == 1), (this.number - 2) % 12 + 1)
     return previous, this

@@ -26,7 +26,8 @@ class SeriesExtent:
 def bars_by_month(connection: duckdb.DuckDBPyConnection, start: datetime, end: datetime) -> dict[Month, int]:
     """Rows of all series per month that opens in `[start, end)`."""
     rows = connection.execute(
-        f"select date_trunc('month', open_time), count(*) from {_BARS} where open_time >= ? and open_time < ? group by 1",
+        f"""select date_trunc('month', open_time), count(*) from {_BARS}
+        where open_time >= ? and open_time < ? group by 1""",
         [start, end],
     ).fetchall()
     return {Month.containing(month.astimezone(UTC).date()): count for month, count in rows}

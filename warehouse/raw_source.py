@@ -67,7 +67,8 @@ def _replace_coverage(connection: duckdb.DuckDBPyConnection, zone: RawZone, file
         if provenance is not None:
             rows.append((series.symbol, series.interval, provenance.covered_until))
     connection.execute(
-        'create or replace table crypto_raw.klines_coverage (symbol varchar, "interval" varchar, covered_until timestamptz)'
+        """create or replace table crypto_raw.klines_coverage
+        (symbol varchar, "interval" varchar, covered_until timestamptz)"""
     )
     if rows:
         connection.executemany("insert into crypto_raw.klines_coverage values (?, ?, ?)", rows)

@@ -5,9 +5,9 @@
     serving/klinehouse.duckdb      only views: one per mart over an explicit list of files, and two in `bookkeeping`
                                    that say which files those are and what fed them
 
-Files never change: their version is a hash of their content. Publishing writes the changed months under new names, makes
-a new view file and renames it over the old one, so whoever opens it sees one consistent version of everything, and a
-reader that still has the old one open keeps reading the old files; those go after a grace period.
+Files never change: their version is a hash of their content. Publishing writes the changed months under new names,
+makes a new view file and renames it over the old one, so whoever opens it sees one consistent version of everything,
+and a reader that still has the old one open keeps reading the old files; those go after a grace period.
 """
 
 import hashlib

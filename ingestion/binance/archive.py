@@ -110,7 +110,7 @@ class Archive:
         name = path.rsplit("/", 1)[-1].removesuffix(".zip") + ".csv"
         try:
             text = unzip_single(content, name, self._max_bytes)
-        except (zipfile.BadZipFile, struct.error, isal_zlib.error) as error:
+        except (zipfile.BadZipFile, struct.error) as error:
             raise BadArchiveFile(self._url(path), f"not a readable zip: {error}", content) from error
         return ArchiveFile(self._url(path), sha256, text, len(content), datetime.now(UTC), simulation)
 
@@ -190,7 +190,10 @@ def unzip_single(content: bytes, name: str, max_bytes: int) -> bytes:
     if member.compress_type == zipfile.ZIP_STORED:
         text = packed
     elif member.compress_type == zipfile.ZIP_DEFLATED:
-        text = isal_zlib.decompressobj(wbits=-15).decompress(packed, member.file_size + 1)
+        try:
+            text = isal_zlib.decompressobj(wbits=-15).decompress(packed, member.file_size + 1)
+        except Exception as error:  # noqa: BLE001 - isal's own class, which its type stubs declare as a value
+            raise zipfile.BadZipFile(f"cannot be inflated: {error}") from error
     else:
         raise zipfile.BadZipFile(f"compression method {member.compress_type} is not used by the archive")
     if len(text) != member.file_size or isal_zlib.crc32(text) != member.CRC:

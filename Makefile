@@ -1,0 +1,59 @@
+# Everything runs in .venv, which `make` fills from requirements.lock by itself. uv is fetched when it is missing.
+
+PYTHON ?= python3
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+RUN := .venv/bin
+STAMP := .venv/.installed
+DUCKDB1 := .venv-duckdb1/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test check bench lock clean
+
+help: ## Show this
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+setup: $(STAMP) ## Install what is locked (all other targets do it themselves)
+
+demo: $(STAMP) ## Six years of three symbols from the simulated exchange, built and published
+	$(RUN)/klinehouse demo
+
+up: $(STAMP) ## Open the Dagster UI; `make up HOUSE=.klinehouse-demo` opens the demo's
+	$(if $(HOUSE),KLINEHOUSE_HOME=$(HOUSE)) $(RUN)/klinehouse up
+
+test: $(STAMP) $(DUCKDB1) ## Run all tests
+	KLINEHOUSE_TEST_DUCKDB1=$(CURDIR)/$(DUCKDB1) $(RUN)/pytest -n auto --dist worksteal
+
+check: $(STAMP) ## Format, lint, types, import rule, SQL lint, Dagster definitions
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+	mkdir -p .cache && KLINEHOUSE_WAREHOUSE_PATH=.cache/klinehouse.duckdb $(RUN)/sqlfluff lint dbt_project/models
+	PATH="$(CURDIR)/$(RUN):$$PATH" KLINEHOUSE_HOME=.cache/check $(RUN)/dg check defs
+
+bench: $(STAMP) ## Measure, and write docs/benchmarks.md
+	$(RUN)/python benchmarks/report.py
+
+lock: $(UV) ## Resolve the dependencies anew
+	$(UV) pip compile pyproject.toml --extra dev --universal --generate-hashes --no-header --python-version 3.11 -o requirements.lock
+
+clean: ## Remove environments, caches and the demo; not .klinehouse
+	rm -rf .venv .venv-duckdb1 .uv .cache .klinehouse-demo dbt_project/target dbt_project/logs logs
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# Bytecode is compiled now: dagster and dbt are some 10,000 modules, and the first start would take half a minute.
+$(STAMP): requirements.lock pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --python '>=3.11,<3.14' --no-python-downloads .venv
+	VIRTUAL_ENV=.venv $(UV) pip sync --require-hashes --compile-bytecode requirements.lock
+	VIRTUAL_ENV=.venv $(UV) pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+# Serving must open in drivers built on DuckDB 1.x; one test asks such a driver.
+$(DUCKDB1): tests/duckdb1.lock | $(UV)
+	$(UV) venv --quiet --allow-existing --python '>=3.11,<3.14' --no-python-downloads .venv-duckdb1
+	VIRTUAL_ENV=.venv-duckdb1 $(UV) pip sync --quiet --require-hashes tests/duckdb1.lock
+	touch $@
+
+.uv/bin/uv:
+	$(PYTHON) -m venv .uv
+	.uv/bin/pip install --quiet --require-hashes -r requirements-uv.lock

@@ -1,0 +1,26 @@
+"""Fixtures of all tests: nothing of the developer's own machine gets in."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+_DATA = os.environ.get("KLINEHOUSE_TEST_DATA")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting and no `.env` of the machine reaches a test."""
+    for name in list(os.environ):
+        if name.startswith("KLINEHOUSE_"):
+            monkeypatch.delenv(name)
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Recorded market data of the real exchange, which is not part of the project."""
+    if not _DATA or not Path(_DATA).is_dir():
+        pytest.skip("KLINEHOUSE_TEST_DATA does not name a folder of recorded market data")
+    return Path(_DATA).resolve()

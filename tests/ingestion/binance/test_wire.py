@@ -1,0 +1,226 @@
+"""The oracle is Python's own csv and Decimal over the same text."""
+
+import csv
+import io
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ingestion.binance.wire import MalformedKlines, parse_archive_csv
+from ingestion.klines import KLINE_SCHEMA, Month, Series
+
+SERIES = Series("BTCUSDT", "1h")
+MONTH = Month(2024, 12)
+WINDOW = (MONTH.start, MONTH.end)
+FETCHED = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+# As the columns lie in the file.
+DECIMALS = {
+    "open": 1,
+    "high": 2,
+    "low": 3,
+    "close": 4,
+    "volume": 5,
+    "quote_volume": 7,
+    "taker_buy_base_volume": 9,
+    "taker_buy_quote_volume": 10,
+}
+HEADER = (
+    "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,taker_buy_quote_volume,ignore"
+)
+# A real row (2024-12, its last), from the archive.
+ROW = (
+    "1735689300000,93548.80000000,93576.00000000,93530.00000000,93576.00000000,25.10000000,1735689599999,"
+    "2348208.12345678,4321,12.50000000,1169371.00000001,0"
+)
+
+
+def decimal_text(units: int, digits: int) -> str:
+    whole, fraction = divmod(units, 10**digits)
+    return f"{whole}.{fraction:0{digits}d}" if digits else str(whole)
+
+
+# Up to 20 digits before the point and 8 after it: what decimal(28, 8) holds.
+decimals = st.integers(0, 8).flatmap(
+    lambda digits: st.integers(0, 10 ** (20 + digits) - 1).map(lambda units: decimal_text(units, digits))
+)
+instants = st.integers((MONTH.start - EPOCH) // MICROSECOND, (MONTH.end - EPOCH) // MICROSECOND - 1)
+
+
+def parse(text: str | bytes, window: tuple[datetime, datetime] = WINDOW) -> list[dict[str, object]]:
+    content = text if isinstance(text, bytes) else text.encode()
+    return parse_archive_csv(content, SERIES, window, "archive_monthly", FETCHED).to_pylist()
+
+
+def row_with(column: int, value: str) -> str:
+    cells = ROW.split(",")
+    cells[column] = value
+    return ",".join(cells) + "\n"
+
+
+def micros(text: str) -> int:
+    return int(text) * {13: 1000, 16: 1}[len(text)]
+
+
+@st.composite
+def times(draw: st.DrawFn, values: st.SearchStrategy[int] = instants) -> str:
+    """A time as the archive writes it, in either unit."""
+    value = draw(values)
+    return str(value // 1000) if draw(st.booleans()) else str(value)
+
+
+@st.composite
+def lines(draw: st.DrawFn) -> str:
+    prices = [draw(decimals) for _ in DECIMALS]
+    cells = [draw(times()), *prices[:5], draw(times(st.integers(10**15, 10**16 - 1))), prices[5]]
+    return ",".join([*cells, str(draw(st.integers(0, 2**63 - 1))), *prices[6:], draw(st.sampled_from(["0", "1.5"]))])
+
+
+@given(st.lists(lines(), min_size=1, max_size=8), st.booleans(), st.sampled_from(["\n", "\r\n"]), st.booleans())
+def test_every_value_equals_the_text(rows: list[str], header: bool, newline: str, ends_with_newline: bool) -> None:
+    text = newline.join([HEADER, *rows] if header else rows) + (newline if ends_with_newline else "")
+    cells = list(csv.reader(io.StringIO(text)))[1 if header else 0 :]
+    expected = [
+        {name: Decimal(row[column]) for name, column in DECIMALS.items()}
+        | {
+            "open_time": EPOCH + micros(row[0]) * MICROSECOND,
+            "close_time": EPOCH + micros(row[6]) * MICROSECOND,
+            "trades": int(row[8]),
+        }
+        for row in cells
+    ]
+    assert [{name: row[name] for name in expected[0]} for row in parse(text)] == expected
+
+
+def test_the_rows_have_the_schema_of_the_raw_zone() -> None:
+    table = parse_archive_csv(ROW.encode(), SERIES, WINDOW, "archive_monthly", FETCHED)
+    assert table.schema == KLINE_SCHEMA
+
+
+def test_the_rows_carry_series_source_and_time_of_ingestion() -> None:
+    row = parse(ROW)[0]
+    assert (row["symbol"], row["interval"], row["source"], row["ingested_at"]) == (
+        "BTCUSDT",
+        "1h",
+        "archive_monthly",
+        FETCHED,
+    )
+
+
+def test_a_close_time_cut_short_by_a_halt_is_kept() -> None:
+    assert parse(row_with(6, "1735689381646"))[0]["close_time"] == datetime(2024, 12, 31, 23, 56, 21, 646000, UTC)
+
+
+def test_milliseconds_and_microseconds_are_told_apart_per_value() -> None:
+    micro_row = ROW.replace("1735689300000", "1735689300000000", 1)
+    first, second = (row["open_time"] for row in parse(f"{ROW}\n{micro_row}\n"))
+    assert first == second == datetime(2024, 12, 31, 23, 55, tzinfo=UTC)
+
+
+@given(st.integers(-(2**63), 2**63 - 1).filter(lambda value: value < 0 or len(str(value)) not in (13, 16)))
+@example(10**12 - 1)
+@example(10**13)
+@example(10**15 - 1)
+@example(10**16)
+@pytest.mark.parametrize("column", [0, 6])
+def test_a_time_in_no_known_unit_is_refused(column: int, value: int) -> None:
+    with pytest.raises(MalformedKlines, match="neither 13 digits"):
+        parse(row_with(column, str(value)))
+
+
+def test_a_time_in_no_known_unit_is_named_with_its_row() -> None:
+    with pytest.raises(MalformedKlines, match="row 2 has open_time 1735689300,"):
+        parse(f"{ROW}\n{row_with(0, '1735689300')}")
+
+
+@given(st.from_regex(r"[0-9]{1,19}\.[0-9]{8,11}[1-9]", fullmatch=True), st.sampled_from(sorted(DECIMALS.values())))
+def test_more_than_eight_digits_after_the_point_are_refused_not_rounded(value: str, column: int) -> None:
+    with pytest.raises(MalformedKlines):
+        parse(row_with(column, value))
+
+
+@pytest.mark.parametrize("empty", ["", "NULL", "nan"])
+@pytest.mark.parametrize("column", range(11))
+def test_a_missing_value_is_refused(column: int, empty: str) -> None:
+    with pytest.raises(MalformedKlines):
+        parse(ROW + "\n" + row_with(column, empty))
+
+
+@pytest.mark.parametrize("column", range(11))
+def test_a_value_that_is_no_number_is_refused(column: int) -> None:
+    with pytest.raises(MalformedKlines):
+        parse(row_with(column, "1.5x"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        ROW.rsplit(",", 1)[0],
+        ROW + ",0",
+        ROW[: len(ROW) // 2],
+        f"{ROW}\n{ROW[:40]}",
+        "<html><body>404 Not found</body></html>",
+        '{"code":0,"msg":"Service unavailable"}',
+        HEADER.replace(",", ";") + "\n" + ROW.replace(",", ";"),
+    ],
+    ids=[
+        "nothing",
+        "eleven columns",
+        "thirteen columns",
+        "half a row",
+        "half a second row",
+        "a page",
+        "an error body",
+        "semicolons",
+    ],
+)
+def test_text_that_is_no_kline_file_is_refused(text: str) -> None:
+    with pytest.raises(MalformedKlines):
+        parse(text)
+
+
+def _mutations(base: bytes) -> st.SearchStrategy[bytes]:
+    def mutate(edits: list[tuple[int, int]]) -> bytes:
+        content = bytearray(base)
+        for position, value in edits:
+            content[position] = value
+        return bytes(content)
+
+    return st.lists(st.tuples(st.integers(0, len(base) - 1), st.integers(0, 255)), min_size=1, max_size=4).map(mutate)
+
+
+@given(st.binary(max_size=200) | _mutations(f"{HEADER}\n{ROW}\n{ROW}\n".encode()))
+def test_whatever_comes_is_parsed_or_refused_as_malformed(content: bytes) -> None:
+    try:
+        rows = parse(content)
+    except MalformedKlines:
+        return
+    assert all(WINDOW[0] <= row["open_time"] < WINDOW[1] for row in rows)
+
+
+def _opens_at(instant: datetime) -> str:
+    return row_with(0, str((instant - EPOCH) // MICROSECOND))
+
+
+@pytest.mark.parametrize(
+    "instant", [MONTH.start, MONTH.end - MICROSECOND], ids=["its first microsecond", "its last microsecond"]
+)
+def test_a_bar_inside_the_window_is_taken(instant: datetime) -> None:
+    assert parse(_opens_at(instant))[0]["open_time"] == instant
+
+
+@pytest.mark.parametrize("instant", [MONTH.start - MICROSECOND, MONTH.end], ids=["just before it", "at its end"])
+def test_a_bar_outside_the_window_is_refused(instant: datetime) -> None:
+    with pytest.raises(MalformedKlines, match="outside of the file's own"):
+        parse(f"{ROW}\n{_opens_at(instant)}")
+
+
+def test_a_file_larger_than_one_read_block_is_parsed_whole() -> None:
+    table = parse_archive_csv(f"{ROW}\n".encode() * 10_000, SERIES, WINDOW, "archive_monthly", FETCHED)
+    assert table.num_rows == 10_000

@@ -1,0 +1,1 @@
+"""What several tests need: homes filled with chosen klines, and oracles."""

@@ -1,0 +1,125 @@
+"""Homes filled with chosen klines, written to the raw zone as landing would."""
+
+import gzip
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ingestion.klines import DECIMAL_COLUMNS, INTERVAL_MICROS, KLINE_SCHEMA, Month, Series
+from ingestion.raw_zone import Environment, Provenance, RawZone
+from ingestion.settings import Settings, load_settings
+from warehouse.build import build, require_window
+from warehouse.dbt import Window
+from warehouse.engine import connect
+
+INGESTED_AT = datetime(2026, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def home(path: Path, **settings: Any) -> Settings:
+    return load_settings(home=path, **settings)
+
+
+def random_walk(
+    series: Series, start: datetime, bars: int, seed: int = 1, missing: Iterable[int] = (), price: float = 100.0
+) -> pa.Table:
+    """Klines of a random walk on the series' grid, without the bars at the positions in `missing`."""
+    rng = np.random.default_rng(seed)
+    length = timedelta(microseconds=INTERVAL_MICROS[series.interval] or 0)
+    closes = np.round(price * np.exp(np.cumsum(rng.normal(0, 0.004, bars))), 2)
+    opens = np.concatenate(([price], closes[:-1]))
+    highs = np.round(np.maximum(opens, closes) + rng.random(bars), 2)
+    lows = np.round(np.maximum(np.minimum(opens, closes) - rng.random(bars), 0.01), 2)
+    volumes = np.round(rng.lognormal(2, 1, bars), 5)
+    gone = set(missing)
+    rows = []
+    for i in range(bars):
+        if i in gone:
+            continue
+        opened = start + i * length
+        amounts = (opens[i], highs[i], lows[i], closes[i], volumes[i], volumes[i] * opens[i])
+        takers = (volumes[i] / 2, volumes[i] * opens[i] / 2)
+        rows.append(_row(series, opened, opened + length - timedelta(milliseconds=1), amounts, int(i % 50), takers))
+    return pa.Table.from_pylist(rows, schema=KLINE_SCHEMA)
+
+
+def _row(
+    series: Series,
+    open_time: datetime,
+    close_time: datetime,
+    amounts: Sequence[float],
+    trades: int,
+    takers: Sequence[float],
+    source: str = "archive_monthly",
+) -> dict[str, Any]:
+    values = [Decimal(f"{value:.8f}") for value in (*amounts, *takers)]
+    names = [*DECIMAL_COLUMNS[:6], *DECIMAL_COLUMNS[6:]]
+    return {
+        "symbol": series.symbol,
+        "interval": series.interval,
+        "open_time": open_time,
+        "close_time": close_time,
+        **dict(zip(names, values, strict=True)),
+        "trades": trades,
+        "source": source,
+        "ingested_at": INGESTED_AT,
+    }
+
+
+def rest_klines(path: Path, series: Series) -> pa.Table:
+    """Recorded bodies of the exchange's REST klines (all `*.json.gz` of a folder) as rows of the raw zone."""
+    rows = []
+    for file in sorted(path.glob("*.json.gz")):
+        for kline in json.loads(gzip.decompress(file.read_bytes())):
+            rows.append(
+                {
+                    "symbol": series.symbol,
+                    "interval": series.interval,
+                    "open_time": EPOCH + timedelta(milliseconds=kline[0]),
+                    "close_time": EPOCH + timedelta(milliseconds=kline[6]),
+                    **dict(zip(DECIMAL_COLUMNS[:5], map(Decimal, kline[1:6]), strict=True)),
+                    "quote_volume": Decimal(kline[7]),
+                    "trades": kline[8],
+                    "taker_buy_base_volume": Decimal(kline[9]),
+                    "taker_buy_quote_volume": Decimal(kline[10]),
+                    "source": "rest",
+                    "ingested_at": INGESTED_AT,
+                }
+            )
+    return pa.Table.from_pylist(rows, schema=KLINE_SCHEMA)
+
+
+def put(settings: Settings, series: Series, klines: pa.Table, covered_until: datetime | None = None) -> None:
+    """Write klines to the raw zone, month by month; by default they cover their months whole."""
+    zone = RawZone(settings.raw_root)
+    zone.claim(Environment.of(None))
+    opens = klines["open_time"].to_pylist()
+    months = sorted({Month.containing(opened.date()) for opened in opens})
+    for month in months:
+        inside = [month.start <= opened < month.end for opened in opens]
+        rows = klines.filter(pa.array(inside))
+        covered = min(month.end, covered_until) if covered_until else month.end
+        zone.write_history(series, month, rows, Provenance("archive_monthly", (), rows.num_rows, covered))
+
+
+def build_all(settings: Settings, *, full_refresh: bool = False) -> None:
+    build(settings, require_window(settings), full_refresh=full_refresh)
+
+
+def build_window(settings: Settings, start: datetime, end: datetime) -> None:
+    build(settings, Window.around(start, end))
+
+
+def bars(settings: Settings, where: str = "true") -> pa.Table:
+    """Rows of the main table, ordered by its key."""
+    with connect(settings) as connection:
+        return connection.sql(
+            f"""select * from crypto_analytics.market_data_unified where {where}
+            order by symbol, "interval", open_time"""
+        ).to_arrow_table()

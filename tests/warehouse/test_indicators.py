@@ -1,0 +1,85 @@
+"""Indicators equal TA-Lib in every row of every series and interval."""
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pytest
+from support.homes import bars, build_all, home, put, random_walk, rest_klines
+from support.oracles import assert_indicators_equal_talib
+
+from ingestion.binance.archive import Archive
+from ingestion.history import land
+from ingestion.klines import Series, months_between, rollups_of
+from ingestion.raw_zone import RawZone
+from ingestion.settings import Settings
+from ingestion.simulator.server import build_app, running
+
+
+def assert_every_series_equals_talib(settings: Settings) -> set[tuple[str, str]]:
+    table = bars(settings)
+    seen = {
+        (row["symbol"], row["interval"])
+        for row in table.select(["symbol", "interval"]).group_by(["symbol", "interval"]).aggregate([]).to_pylist()
+    }
+    for symbol, interval in seen:
+        chosen = pc.and_(pc.equal(table["symbol"], symbol), pc.equal(table["interval"], interval))
+        assert_indicators_equal_talib(table.filter(chosen))
+    return seen
+
+
+def test_six_simulated_years_of_three_symbols_equal_talib_at_every_interval(tmp_path: Path) -> None:
+    with running(build_app(seed=3)) as address:
+        settings = home(tmp_path, archive_url=address)
+        months = months_between(date(2020, 1, 1), date(2026, 1, 1))
+        with Archive(settings) as archive:
+            land(archive, RawZone(settings.raw_root), settings.series, months, workers=4)
+    build_all(settings)
+    seen = assert_every_series_equals_talib(settings)
+    assert len(seen) == 15
+
+
+@pytest.mark.shared
+def test_real_five_minute_bars_equal_talib_at_every_interval(tmp_path: Path, shared_data: Path) -> None:
+    with running(build_app(data=shared_data)) as address:
+        settings = home(tmp_path, archive_url=address, symbols="BTCUSDT")
+        with Archive(settings) as archive:
+            months = months_between(date(2024, 7, 1), date(2025, 2, 1))
+            land(archive, RawZone(settings.raw_root), settings.series, months, workers=2)
+    build_all(settings)
+    assert assert_every_series_equals_talib(settings) == {
+        ("BTCUSDT", interval) for interval in ("5m", "15m", "1h", "4h", "1d")
+    }
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("interval", ["15m", "1h", "1d"])
+def test_real_rest_bars_with_their_outages_equal_talib(tmp_path: Path, shared_data: Path, interval: str) -> None:
+    settings = home(tmp_path, interval=interval)
+    for series in settings.series:
+        put(settings, series, rest_klines(shared_data / "rest" / series.symbol / interval, series))
+    build_all(settings)
+    seen = assert_every_series_equals_talib(settings)
+    assert {found for _, found in seen} == {interval, *rollups_of(interval)}
+
+
+@pytest.mark.parametrize("count", [1, 14, 15, 19, 20, 33, 34, 49, 50, 51, 1023, 1024, 1025, 2048, 2100])
+def test_short_and_block_sized_series_equal_talib(tmp_path: Path, count: int) -> None:
+    settings = home(tmp_path, symbols="BTCUSDT", interval="1d")
+    put(settings, settings.series[0], random_walk(settings.series[0], datetime(2019, 1, 1, tzinfo=UTC), count))
+    build_all(settings)
+    table = bars(settings)
+    assert table.num_rows == count
+    assert_indicators_equal_talib(table)
+
+
+def test_a_market_that_does_not_move_equals_talib(tmp_path: Path) -> None:
+    settings = home(tmp_path, symbols="BTCUSDT", interval="1h")
+    series = Series("BTCUSDT", "1h")
+    moving = random_walk(series, datetime(2024, 1, 1, tzinfo=UTC), 400)
+    still = moving.to_pylist()
+    for row in still[100:]:
+        row |= dict.fromkeys(("open", "high", "low", "close"), still[100]["close"])
+    put(settings, series, moving.from_pylist(still, schema=moving.schema))
+    build_all(settings)
+    assert_indicators_equal_talib(bars(settings, "\"interval\" = '1h'"))
