@@ -99,16 +99,25 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def run(settings: Settings, args: Sequence[str]) -> None:
-    """Run dbt in this process, on a manifest parsed once; raises BuildFailed naming the nodes that failed."""
+def run(settings: Settings, args: Sequence[str]) -> int:
+    """Run dbt in this process, on a manifest parsed once; raises BuildFailed naming the nodes that failed.
+
+    Returns how many nodes ran.
+    """
+    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner
 
-    # A copy (20 ms), because a run leaves marks: an ephemeral model that was put into a query once is taken for done and
-    # is missing from the next run's query.
+    # A copy (20 ms), because a run leaves marks: an ephemeral model that was put into a query once is taken for done,
+    # and is missing from the next run's query.
     manifest = _manifest().deepcopy()
     with environment(settings):
-        result = dbtRunner(manifest=manifest).invoke(["--quiet", "--no-use-colors", *args])
+        try:
+            result = dbtRunner(manifest=manifest).invoke(["--quiet", "--no-use-colors", *args])
+        finally:
+            # dbt-duckdb keeps the file open, and locked, as long as the process lives.
+            DuckDBConnectionManager.close_all_connections()
     _raise_if_failed(result, args[0])
+    return len(getattr(result.result, "results", []))
 
 
 @cache

@@ -297,10 +297,13 @@ def reading(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
     path = settings.serving_dir / VIEW_FILE
     if not path.exists():
         raise ConfigurationError(f"{path} does not exist.", "Run `klinehouse backfill` or `klinehouse build` first.")
-    connection = duckdb.connect(path, read_only=True)
+    # Attached to a database of its own: duckdb.connect(path) would hand out the file that this process already has open
+    # under that name, an older version and with its settings locked.
+    connection = duckdb.connect()
     try:
         connection.execute("set TimeZone = 'UTC'")
-        connection.execute("set search_path = 'crypto_analytics'")
+        connection.execute(f"attach {text(str(path))} as klinehouse (read_only)")
+        connection.execute("use klinehouse.crypto_analytics")
         # In this order: the folder is allowed, everything else is not, and neither can be changed any more.
         connection.execute(f"set allowed_directories = [{text(str(settings.serving_dir))}]")
         connection.execute("set enable_external_access = false")

@@ -192,7 +192,7 @@ def unzip_single(content: bytes, name: str, max_bytes: int) -> bytes:
     elif member.compress_type == zipfile.ZIP_DEFLATED:
         try:
             text = isal_zlib.decompressobj(wbits=-15).decompress(packed, member.file_size + 1)
-        except Exception as error:  # noqa: BLE001 - isal's own class, which its type stubs declare as a value
+        except Exception as error:  # isal's own class, which its type stubs declare as a value
             raise zipfile.BadZipFile(f"cannot be inflated: {error}") from error
     else:
         raise zipfile.BadZipFile(f"compression method {member.compress_type} is not used by the archive")

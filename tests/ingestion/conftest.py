@@ -78,6 +78,7 @@ class ArchiveHost:
 def _handler(host: ArchiveHost) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # head and body in one packet: two would wait 40 ms for an acknowledgement
 
         def do_GET(self) -> None:
             reply = host.answer(self.path.lstrip("/"))

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from ingestion.klines import DECIMAL_COLUMNS, INTERVAL_MICROS, KLINE_SCHEMA, Month, Series
+from ingestion.klines import DECIMAL_COLUMNS, INTERVAL_MICROS, KLINE_SCHEMA, Series, month_window
 from ingestion.raw_zone import Environment, Provenance, RawZone
 from ingestion.settings import Settings, load_settings
 from warehouse.build import build, require_window
@@ -74,24 +75,24 @@ def _row(
 
 def rest_klines(path: Path, series: Series) -> pa.Table:
     """Recorded bodies of the exchange's REST klines (all `*.json.gz` of a folder) as rows of the raw zone."""
-    rows = []
-    for file in sorted(path.glob("*.json.gz")):
-        for kline in json.loads(gzip.decompress(file.read_bytes())):
-            rows.append(
-                {
-                    "symbol": series.symbol,
-                    "interval": series.interval,
-                    "open_time": EPOCH + timedelta(milliseconds=kline[0]),
-                    "close_time": EPOCH + timedelta(milliseconds=kline[6]),
-                    **dict(zip(DECIMAL_COLUMNS[:5], map(Decimal, kline[1:6]), strict=True)),
-                    "quote_volume": Decimal(kline[7]),
-                    "trades": kline[8],
-                    "taker_buy_base_volume": Decimal(kline[9]),
-                    "taker_buy_quote_volume": Decimal(kline[10]),
-                    "source": "rest",
-                    "ingested_at": INGESTED_AT,
-                }
-            )
+    files = sorted(path.glob("*.json.gz"))
+    klines = [kline for file in files for kline in json.loads(gzip.decompress(file.read_bytes()))]
+    rows = [
+        {
+            "symbol": series.symbol,
+            "interval": series.interval,
+            "open_time": EPOCH + timedelta(milliseconds=kline[0]),
+            "close_time": EPOCH + timedelta(milliseconds=kline[6]),
+            **dict(zip(DECIMAL_COLUMNS[:5], map(Decimal, kline[1:6]), strict=True)),
+            "quote_volume": Decimal(kline[7]),
+            "trades": kline[8],
+            "taker_buy_base_volume": Decimal(kline[9]),
+            "taker_buy_quote_volume": Decimal(kline[10]),
+            "source": "rest",
+            "ingested_at": INGESTED_AT,
+        }
+        for kline in klines
+    ]
     return pa.Table.from_pylist(rows, schema=KLINE_SCHEMA)
 
 
@@ -99,13 +100,14 @@ def put(settings: Settings, series: Series, klines: pa.Table, covered_until: dat
     """Write klines to the raw zone, month by month; by default they cover their months whole."""
     zone = RawZone(settings.raw_root)
     zone.claim(Environment.of(None))
-    opens = klines["open_time"].to_pylist()
-    months = sorted({Month.containing(opened.date()) for opened in opens})
-    for month in months:
-        inside = [month.start <= opened < month.end for opened in opens]
-        rows = klines.filter(pa.array(inside))
+    times = klines["open_time"]
+    extent = pc.min_max(times).as_py()
+    for month in month_window((extent["min"], extent["max"] + timedelta(microseconds=1))):
+        inside = pc.and_(pc.greater_equal(times, month.start), pc.less(times, month.end))
+        rows = klines.filter(inside)
         covered = min(month.end, covered_until) if covered_until else month.end
-        zone.write_history(series, month, rows, Provenance("archive_monthly", (), rows.num_rows, covered))
+        if rows.num_rows:
+            zone.write_history(series, month, rows, Provenance("archive_monthly", (), rows.num_rows, covered))
 
 
 def build_all(settings: Settings, *, full_refresh: bool = False) -> None:

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import hashlib
+import http.client
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from ingestion.binance.archive import Archive
+from ingestion.errors import ConfigurationError
+from ingestion.history import Outcome, land
+from ingestion.klines import Month, Series
+from ingestion.raw_zone import Environment, RawZone
+from ingestion.settings import load_settings
+from ingestion.simulator.server import build_app, running
+
+SERIES, JULY = Series("SOLUSDT", "1d"), Month(2024, 7)
+ZIP = "/data/spot/monthly/klines/SOLUSDT/1d/SOLUSDT-1d-2024-07.zip"
+NOW = datetime(2025, 6, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with running(build_app(seed=1)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`served/` in the archive's layout, and a secret beside it."""
+    root = tmp_path_factory.mktemp("folder")
+    (root / "served/data/spot").mkdir(parents=True)
+    (root / "served/data/spot/good.zip").write_bytes(b"real")
+    (root / "served/data/spot/stale.zip").write_bytes(b"replaced")
+    (root / "served/data/spot/stale.zip.CHECKSUM").write_bytes(b"of the file before")
+    (root / "secret").write_bytes(b"secret")
+    return root / "served"
+
+
+@pytest.fixture(scope="module")
+def folder_address(folder: Path) -> Iterator[str]:
+    with running(build_app(data=folder)) as address:
+        yield address
+
+
+def request(address: str, path: str, method: str = "GET") -> tuple[int, http.client.HTTPMessage, bytes]:
+    """Sends the path as it is; other clients tidy up `..` before it leaves."""
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
+    try:
+        connection.request(method, path)
+        response = connection.getresponse()
+        return response.status, response.headers, response.read()
+    finally:
+        connection.close()
+
+
+def test_the_server_listens_on_loopback_alone(address: str) -> None:
+    assert urlsplit(address).hostname == "127.0.0.1"
+
+
+def test_a_file_is_served_as_a_zip(address: str) -> None:
+    status, headers, body = request(address, ZIP)
+    assert (status, headers["content-type"], body[:4]) == (200, "application/zip", b"PK\x03\x04")
+
+
+def test_a_checksum_is_one_line_of_sha256sum(address: str) -> None:
+    body = request(address, ZIP)[2]
+    expected = f"{hashlib.sha256(body).hexdigest()}  SOLUSDT-1d-2024-07.zip\n"
+    assert request(address, f"{ZIP}.CHECKSUM")[2].decode() == expected
+
+
+@pytest.mark.parametrize("path", [ZIP.replace("2024-07", "2020-07"), f"{ZIP.replace('SOL', 'ABC')}.CHECKSUM"])
+def test_what_is_absent_is_answered_with_the_xml_of_the_host(address: str, path: str) -> None:
+    status, headers, body = request(address, path)
+    assert (status, headers.get_content_type()) == (404, "application/xml")
+    assert b"<Error><Code>NoSuchKey</Code>" in body
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+@pytest.mark.parametrize("path", [ZIP, f"{ZIP}.CHECKSUM", "/data/none.zip", "/", "/elsewhere"])
+def test_every_answer_says_that_it_is_simulated_and_by_what(address: str, method: str, path: str) -> None:
+    assert request(address, path, method)[1].get_all("x-klinehouse-simulated") == ["seed 1"]
+
+
+def test_an_answer_from_a_folder_names_the_folder(folder_address: str) -> None:
+    assert request(folder_address, "/data/spot/good.zip")[1]["x-klinehouse-simulated"] == "files of served"
+
+
+def test_a_file_of_a_folder_is_served_as_it_is(folder_address: str) -> None:
+    assert request(folder_address, "/data/spot/good.zip")[2] == b"real"
+
+
+def test_a_file_of_a_folder_without_a_checksum_gets_one(folder_address: str) -> None:
+    expected = f"{hashlib.sha256(b'real').hexdigest()}  good.zip\n"
+    assert request(folder_address, "/data/spot/good.zip.CHECKSUM")[2].decode() == expected
+
+
+def test_a_checksum_in_the_folder_is_served_as_it_is_even_when_stale(folder_address: str) -> None:
+    assert request(folder_address, "/data/spot/stale.zip.CHECKSUM")[2] == b"of the file before"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/data/../../secret",
+        "/data/spot/../../../secret",
+        "/data/%2e%2e/%2e%2e/secret",
+        "/data/..%2f..%2fsecret",
+        "/data/%252e%252e/%252e%252e/secret",
+        "/data/..\\..\\secret",
+        "/data/../../../../../../../../etc/passwd",
+        "/data/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
+        "/data//etc/passwd",
+    ],
+)
+def test_a_path_out_of_the_folder_is_not_served(folder_address: str, path: str) -> None:
+    assert request(folder_address, path)[0] == 404
+
+
+def test_a_checksum_of_a_file_outside_of_the_folder_is_not_served(folder_address: str) -> None:
+    assert request(folder_address, "/data/../../secret.CHECKSUM")[0] == 404
+
+
+# --- landed from the simulated exchange ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def zone(tmp_path: Path, address: str) -> RawZone:
+    """A raw zone that the simulated exchange of seed 1 has fed."""
+    zone = RawZone(str(tmp_path / "raw"))
+    with Archive(load_settings(archive_url=address)) as archive:
+        results = land(archive, zone, [SERIES], [JULY], workers=1, now=NOW)
+    assert [(result.outcome, result.rows) for result in results] == [(Outcome.LANDED, 31)]
+    return zone
+
+
+def test_a_month_of_the_simulated_exchange_lands_as_simulated(zone: RawZone) -> None:
+    assert zone.environment() == Environment("simulated", "seed 1")
+
+
+def test_another_simulation_does_not_mix_with_it(zone: RawZone) -> None:
+    with (
+        running(build_app(seed=2)) as other,
+        Archive(load_settings(archive_url=other)) as archive,
+        pytest.raises(ConfigurationError, match=r"\(seed 1\).*\(seed 2\)"),
+    ):
+        land(archive, RawZone(zone.root), [SERIES], [JULY.next], workers=1, now=NOW)
+    assert [file.month for file in zone.history_files()] == [JULY]
+
+
+def test_check_names_the_simulation(address: str) -> None:
+    with Archive(load_settings(archive_url=address)) as archive:
+        assert archive.check() == "seed 1"

@@ -1,0 +1,104 @@
+"""The asset graph: its keys, dependencies and partitions change only on purpose."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from support.homes import home
+
+from ingestion.history import MonthResult, Outcome
+from ingestion.klines import Month, Series
+from ingestion.settings import Settings
+from orchestration.definitions import build_defs
+from orchestration.history import HistoryLander
+from orchestration.schedules import LAND
+
+SNAPSHOT = Path(__file__).with_name("asset_graph.json")
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return home(tmp_path_factory.mktemp("home"), start="2024-01-01")
+
+
+@pytest.fixture(scope="module")
+def defs(settings: Settings) -> dg.Definitions:
+    return build_defs(settings)
+
+
+def describe(defs: dg.Definitions) -> dict[str, object]:
+    graph = defs.resolve_asset_graph()
+    return {
+        node.key.to_user_string(): {
+            "group": node.group_name,
+            "after": sorted(key.to_user_string() for key in node.parent_keys),
+            "partitions": type(node.partitions_def).__name__ if node.partitions_def else None,
+            "checks": sorted(key.name for key in graph.get_check_keys_for_assets({node.key})),
+            "pools": sorted(node.pools or ()),
+        }
+        for node in sorted(graph.asset_nodes, key=lambda node: node.key)
+    }
+
+
+def test_the_asset_graph_is_as_recorded(defs: dg.Definitions) -> None:
+    """After a change on purpose, write what this test prints to asset_graph.json."""
+    described = describe(defs)
+    assert described == json.loads(SNAPSHOT.read_text()), json.dumps(described, indent=1)
+
+
+def test_every_asset_is_described_owned_and_of_a_kind(defs: dg.Definitions) -> None:
+    for spec in defs.resolve_all_asset_specs():
+        name = spec.key.to_user_string()
+        assert spec.description, name
+        assert spec.owners == ["team:market-data"], name
+        assert spec.kinds, name
+
+
+@pytest.mark.parametrize("name", ["raw_klines", "market_data_unified", "dim_symbols", "dim_dates", "dim_hours"])
+def test_tables_have_a_schema_with_every_column_described(defs: dg.Definitions, name: str) -> None:
+    (spec,) = (spec for spec in defs.resolve_all_asset_specs() if spec.key == dg.AssetKey(name))
+    schema = spec.metadata["dagster/column_schema"]
+    assert isinstance(schema, dg.TableSchema)
+    assert len(schema.columns) >= 2
+    if name != "raw_klines":
+        assert all(column.description for column in schema.columns)
+
+
+def test_the_daily_refresh_asks_for_two_months_of_each_symbol(defs: dg.Definitions) -> None:
+    (schedule,) = (schedule for schedule in defs.schedules or () if schedule.name == "refresh_history")
+    assert isinstance(schedule, dg.ScheduleDefinition)
+    context = dg.build_schedule_context(scheduled_execution_time=datetime(2024, 3, 1, 9, 15, tzinfo=UTC))
+    requests = list(schedule(context))
+    assert sorted(str(request.partition_key) for request in requests) == [
+        f"{month}|{symbol}" for month in ("2024-02", "2024-03") for symbol in ("BTCUSDT", "ETHUSDT", "SOLUSDT")
+    ]
+
+
+def test_schedules_run_after_the_archive_has_its_files_and_dimensions_at_ten_past_midnight(
+    defs: dg.Definitions,
+) -> None:
+    crons = {schedule.name: schedule.cron_schedule for schedule in defs.schedules or ()}
+    assert crons == {"refresh_history": "15 9 * * *", "refresh_dimensions": "10 0 * * *"}
+
+
+class FakeLander(HistoryLander):
+    """Lands nothing and remembers what it was asked."""
+
+    asked: list[tuple[Series, list[Month]]]
+
+    def land(self, series: Series, months: object) -> list[MonthResult]:
+        assert isinstance(months, list)
+        self.asked.append((series, months))
+        return [MonthResult(series, month, Outcome.LANDED, rows=7) for month in months]
+
+
+def test_resources_can_be_replaced(settings: Settings) -> None:
+    fake = FakeLander(settings)
+    fake.asked = []
+    job = build_defs(settings, {"lander": fake}).resolve_job_def(LAND)
+    result = job.execute_in_process(partition_key="2024-02|ETHUSDT", instance=dg.DagsterInstance.ephemeral())
+    (event,) = result.asset_materializations_for_node("raw_klines")
+    assert fake.asked == [(Series("ETHUSDT", "5m"), [Month(2024, 2)])]
+    assert event.metadata["dagster/partition_row_count"].value == 7

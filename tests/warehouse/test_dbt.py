@@ -1,0 +1,89 @@
+"""Running dbt: windows, arguments, unit tests of the models, and failures that name what failed."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.homes import build_all, home, put, random_walk
+
+from ingestion.errors import ConfigurationError
+from ingestion.klines import Series
+from warehouse import dbt
+from warehouse.build import prepare, require_window
+from warehouse.dbt import BuildFailed, Window, build_args
+from warehouse.engine import writing
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+SERIES = Series("BTCUSDT", "1h")
+INSTANTS = st.datetimes(datetime(2017, 1, 1), datetime(2040, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - bounds
+
+
+@given(INSTANTS, st.timedeltas(timedelta(microseconds=1), timedelta(days=400)))
+def test_a_run_window_is_the_smallest_of_whole_days_around_what_was_asked(start: datetime, length: timedelta) -> None:
+    window = Window.around(start, start + length)
+    assert window.start <= start < window.start + timedelta(days=1)
+    assert window.end - timedelta(days=1) < start + length <= window.end
+    assert {window.start.time(), window.end.time()} == {datetime.min.time()}
+
+
+def test_a_window_of_whole_days_stays_as_it_is() -> None:
+    assert Window.around(START, START + timedelta(days=2)) == Window(START, START + timedelta(days=2))
+
+
+def test_a_production_run_names_its_window_and_leaves_unit_tests_out() -> None:
+    args = build_args(Window(START, START + timedelta(days=31)), "5m")
+    assert " ".join(args).startswith("build --exclude-resource-type unit_test")
+    assert " ".join(args).endswith("--event-time-start 2024-01-01 --event-time-end 2024-02-01")
+
+
+@pytest.mark.parametrize("interval", ["3d", "1w", "1M"])
+def test_a_base_interval_longer_than_a_day_is_refused(interval: str) -> None:
+    with pytest.raises(ConfigurationError, match=interval):
+        build_args(None, interval)
+
+
+@pytest.mark.parametrize("selection", ["test_type:unit", "tag:unit"])
+def test_the_unit_tests_of_models_and_macros_pass(tmp_path: Path, selection: str) -> None:
+    settings = home(tmp_path, symbols="BTCUSDT", interval="1h")
+    put(settings, SERIES, random_walk(SERIES, START, 24))
+    with writing(settings):
+        prepare(settings, require_window(settings))
+        ran = dbt.run(settings, ["test", "--select", selection, "--vars", '{"base_interval": "1h"}'])
+    assert ran >= 1
+
+
+BREAKS = {
+    "market_data_unified_ohlc_rules": {"low": Decimal(10_000)},
+    "market_data_unified_volumes": {"taker_buy_base_volume": Decimal(10_000_000)},
+    "market_data_unified_no_future_bars": {"close_time": datetime(2100, 1, 1, tzinfo=UTC)},
+}
+
+
+@pytest.mark.parametrize("test", BREAKS)
+def test_a_bar_that_breaks_a_rule_fails_the_test_of_that_rule(tmp_path: Path, test: str) -> None:
+    settings = home(tmp_path, symbols="BTCUSDT", interval="1h")
+    klines = random_walk(SERIES, START, 48).to_pylist()
+    klines[30] |= BREAKS[test]
+    put(settings, SERIES, pa.Table.from_pylist(klines, schema=random_walk(SERIES, START, 1).schema))
+    with pytest.raises(BuildFailed, match=test):
+        build_all(settings)
+
+
+def test_a_second_base_interval_in_one_warehouse_is_refused(tmp_path: Path) -> None:
+    first = home(tmp_path, symbols="BTCUSDT", interval="1h")
+    put(first, SERIES, random_walk(SERIES, START, 48))
+    with writing(first):
+        prepare(first, require_window(first))
+    second = home(tmp_path, symbols="BTCUSDT", interval="4h")
+    put(second, Series("BTCUSDT", "4h"), random_walk(Series("BTCUSDT", "4h"), START, 12))
+    with writing(second), pytest.raises(ConfigurationError, match="built from 1h, not from 4h"):
+        prepare(second, require_window(second))
+
+
+def test_building_before_landing_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="klinehouse land"):
+        require_window(home(tmp_path))
