@@ -9,8 +9,10 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
+from functools import reduce
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ingestion.binance.archive import Archive, ArchiveFile, BadArchiveFile, daily_path, monthly_path
 from ingestion.binance.wire import MalformedKlines, parse_archive_csv
@@ -114,13 +116,13 @@ def _land_month(archive: Archive, zone: RawZone, series: Series, month: Month, n
     landed = zone.provenance(series, month)
     plan = plan_month(series, month, now, landed)
     attempt = _Attempt(archive, zone, series, month)
-    if plan.monthly and attempt.take(monthly_path(series, month), MONTHLY, (month.start, month.end)):
-        return attempt.write(MONTHLY, None)
+    if plan.monthly and attempt.take_month(landed):
+        return attempt.write(MONTHLY)
     for day in plan.days:
         start = datetime.combine(day, time(), UTC)
-        attempt.take(daily_path(series, day), DAILY, (start, start + timedelta(days=1)))
+        attempt.take_day(daily_path(series, day), (start, start + timedelta(days=1)))
     if attempt.tables:
-        return attempt.write(DAILY, landed)
+        return attempt.write(DAILY)
     return attempt.nothing_new(landed)
 
 
@@ -131,45 +133,78 @@ class _Attempt:
         self._archive, self._zone, self._series, self._month = archive, zone, series, month
         self.tables: list[pa.Table] = []
         self._files: list[SourceFile] = []
-        self._covered_until = month.start
+        self._windows: list[tuple[datetime, datetime]] = []
         self._problems: list[str] = []
 
-    def take(self, path: str, source: str, window: tuple[datetime, datetime]) -> bool:
-        """Fetch and parse one file; False when it is absent or was refused."""
+    def take_month(self, landed: Provenance | None) -> bool:
+        """Fetch and parse the monthly file; False when it is absent or was refused.
+
+        It has happened that a monthly file held ten days only; one with fewer bars than its days have is refused.
+        """
+
+        def check(rows: int) -> None:
+            if landed and rows < landed.rows:
+                raise MalformedKlines(f"it has {rows} bars, its daily files have {landed.rows} already")
+
+        window = (self._month.start, self._month.end)
+        return self._take(monthly_path(self._series, self._month), MONTHLY, window, check)
+
+    def take_day(self, path: str, window: tuple[datetime, datetime]) -> bool:
+        """Fetch and parse a daily file; False when it is absent or was refused."""
+        return self._take(path, DAILY, window, lambda rows: None)
+
+    def _take(self, path: str, source: str, window: tuple[datetime, datetime], check: Callable[[int], None]) -> bool:
         try:
             file = self._archive.fetch(path)
             if file is None:
                 return False
             self._zone.claim(Environment.of(file.simulation))
-            self._parse(file, source, window)
+            self._parse(file, source, window, check)
         except BadArchiveFile as bad:
-            self._refuse(bad.url, bad.content, bad.reason)
+            kept = self._zone.quarantine(bad.url, bad.content, bad.reason)
+            self._problems.append(f"{bad.url}: {bad.reason} (kept in {kept})")
             return False
         return True
 
-    def _parse(self, file: ArchiveFile, source: str, window: tuple[datetime, datetime]) -> None:
+    def _parse(
+        self, file: ArchiveFile, source: str, window: tuple[datetime, datetime], check: Callable[[int], None]
+    ) -> None:
         try:
             rows = parse_archive_csv(file.text, self._series, window, source, file.fetched_at)
+            check(rows.num_rows)
         except MalformedKlines as error:
-            raise BadArchiveFile(file.url, str(error), file.text) from error
+            raise BadArchiveFile(file.url.removesuffix(".zip") + ".csv", str(error), file.text) from error
         self.tables.append(rows)
         self._files.append(SourceFile(file.url, file.sha256, rows.num_rows, file.zip_bytes, file.fetched_at))
-        self._covered_until = window[1]
+        self._windows.append(window)
 
-    def _refuse(self, url: str, content: bytes, reason: str) -> None:
-        kept = self._zone.quarantine(url, content, reason)
-        self._problems.append(f"{url}: {reason} (kept in {kept})")
+    def write(self, source: str) -> MonthResult:
+        """Write what came in: a month whole, days together with the days that have landed before.
 
-    def write(self, source: str, landed: Provenance | None) -> MonthResult:
-        """Write what came in, after the rows of the days that had landed before."""
-        files = (*landed.files, *self._files) if landed else tuple(self._files)
-        earlier = [self._zone.read_history(self._series, self._month)] if landed else []
-        rows = pa.concat_tables([*earlier, *self.tables]).sort_by("open_time")
-        covered = max(landed.covered_until, self._covered_until) if landed else self._covered_until
+        What has landed is read now, not when the month was planned: another process may have landed it since.
+        """
+        landed = self._zone.provenance(self._series, self._month) if source == DAILY else None
+        if landed and landed.source == MONTHLY:
+            return self.nothing_new(landed)
+        new = pa.concat_tables(self.tables)
+        files = tuple(self._files)
+        covered = max(end for _, end in self._windows)
+        if landed:
+            earlier = self._zone.read_history(self._series, self._month)
+            new = pa.concat_tables([earlier.filter(pc.invert(self._inside(earlier["open_time"]))), new])
+            files = (*(file for file in landed.files if file.url not in {own.url for own in files}), *files)
+            covered = max(covered, landed.covered_until)
+        rows = new.sort_by("open_time")
         self._zone.write_history(self._series, self._month, rows, Provenance(source, files, rows.num_rows, covered))
-        for file in self._files:
-            self._zone.release(file.url)
+        days = [start.date().isoformat() for start, _ in self._windows]
+        for period in [str(self._month)] if source == MONTHLY else days:
+            self._zone.release(self._series, period)
         return self._result(Outcome.QUARANTINED if self._problems else Outcome.LANDED, rows.num_rows)
+
+    def _inside(self, open_time: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Which bars open in one of the windows of the files that came in."""
+        inside = [pc.and_(pc.greater_equal(open_time, start), pc.less(open_time, end)) for start, end in self._windows]
+        return reduce(pc.or_, inside)
 
     def nothing_new(self, landed: Provenance | None) -> MonthResult:
         if self._problems:

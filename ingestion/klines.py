@@ -165,4 +165,6 @@ def months_between(start: date, end: date) -> list[Month]:
 def month_window(window: tuple[datetime, datetime]) -> list[Month]:
     """The months that a half-open window of instants touches, in order."""
     start, end = window
+    if start >= end:
+        return []
     return months_between(start.date(), (end - timedelta(microseconds=1)).date() + timedelta(days=1))

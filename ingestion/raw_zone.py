@@ -10,10 +10,12 @@ On a local disk a file is written under a hidden name, made durable (fsync), ren
 kill or a power cut leaves the old file or the new one. An object store makes a whole object visible at once by itself.
 """
 
+import glob
 import json
 import os
 import uuid
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -170,8 +172,7 @@ class RawZone:
         wanted = None if months is None else set(months)
         found = []
         for symbol in symbols or ("*",):
-            pattern = f"{self._root}/{_HISTORY}/symbol={symbol}/interval={interval or '*'}/*.parquet"
-            for path in self._fs.glob(pattern):
+            for path in self._glob(f"{_HISTORY}/symbol={symbol}/interval={interval or '*'}/*.parquet"):
                 *_, symbol_part, interval_part, name = path.split("/")
                 month = Month.parse(name.removesuffix(".parquet"))
                 if wanted is None or month in wanted:
@@ -183,9 +184,10 @@ class RawZone:
 
     def series(self) -> list[Series]:
         """The series that have landed."""
-        paths = self._fs.glob(f"{self._root}/{_HISTORY}/symbol=*/interval=*")
-        parts = (path.rstrip("/").split("/")[-2:] for path in paths)
-        return sorted(Series(symbol.partition("=")[2], interval.partition("=")[2]) for symbol, interval in parts)
+        return sorted({file.series for file in self.history_files()})
+
+    def _glob(self, pattern: str) -> list[str]:
+        return [str(path) for path in self._fs.glob(f"{glob.escape(self.root)}/{pattern}")]
 
     def _history_path(self, series: Series, month: Month) -> str:
         return f"{self._root}/{_HISTORY}/symbol={series.symbol}/interval={series.interval}/{month}.parquet"
@@ -202,15 +204,14 @@ class RawZone:
 
     def quarantined(self) -> list[dict[str, object]]:
         """The notes of all refused files: url, reason, bytes, refused_at."""
-        notes = sorted(self._fs.glob(f"{self._root}/quarantine/*.reason.json"))
+        notes = sorted(self._glob("quarantine/*.reason.json"))
         return [json.loads(self._fs.cat_file(note)) for note in notes]
 
-    def release(self, url: str) -> None:
-        """Drop a file from quarantine, because what it stood for has landed since."""
-        path = f"{self._root}/quarantine/{url.rsplit('/', 1)[-1]}"
-        for part in (path, f"{path}.reason.json"):
-            if self._fs.exists(part):
-                self._fs.rm_file(part)
+    def release(self, series: Series, period: str) -> None:
+        """Drop what is in quarantine for a month (`2024-07`, its days too) or a day, because it has landed since."""
+        interval = series.interval.replace("M", "mo")
+        for path in self._glob(f"quarantine/{series.symbol}-{interval}-{period}*"):
+            self._fs.rm_file(path)
 
     # --- environment -------------------------------------------------------------------------------------------
 
@@ -227,7 +228,10 @@ class RawZone:
             return
         owner = self.environment()
         if owner is None:
-            self._write(f"{self._root}/environment.json", json.dumps(asdict(environment)).encode(), keep_existing=True)
+            with suppress(FileExistsError):  # another process was first, on an object store
+                self._write(
+                    f"{self._root}/environment.json", json.dumps(asdict(environment)).encode(), keep_existing=True
+                )
             owner = self.environment()
         if owner != environment:
             raise ConfigurationError(

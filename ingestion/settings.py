@@ -5,6 +5,7 @@ from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -52,6 +53,8 @@ class Settings(BaseSettings):
     def _http(cls, url: str) -> str:
         if not url.startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https://")
+        if not urlsplit(url).hostname:
+            raise ValueError("names no host")
         return url.rstrip("/")
 
     @field_validator("symbols", mode="before")
@@ -99,13 +102,15 @@ class Settings(BaseSettings):
     def masked(self) -> dict[str, object]:
         """The effective values, with passwords in URLs replaced by stars."""
         values = self.model_dump(mode="json") | {"raw_url": self.raw_root}
-        return {
-            name: _PASSWORD.sub(r"\1***@", value) if isinstance(value, str) else value for name, value in values.items()
-        }
+        return {name: _masked(value) for name, value in values.items()}
 
     @cached_property
     def series(self) -> tuple[Series, ...]:
         return tuple(Series(symbol, self.interval) for symbol in self.symbols)
+
+
+def _masked(value: object) -> object:
+    return _PASSWORD.sub(r"\1***@", value) if isinstance(value, str) else value
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -120,6 +125,6 @@ def load_settings(**overrides: Any) -> Settings:
         name = f"{PREFIX}{first['loc'][0]}".upper() if first["loc"] else PREFIX
         message = first["msg"].removeprefix("Value error, ")
         raise ConfigurationError(
-            f"{name} is {first['input']!r}: {message}.",
+            f"{name} is {_masked(first['input'])!r}: {message}.",
             "Set it in the environment or in .env; `klinehouse config` prints all settings.",
         ) from error

@@ -1,6 +1,7 @@
 """The commands of `klinehouse`; each is a few lines over the layers below."""
 
 import dataclasses
+import logging
 import os
 import sys
 from collections import Counter
@@ -10,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import stamina
 import typer
 
 from ingestion.errors import DataQuarantined, ExchangeRefused, KlinehouseError, UsageError
@@ -361,6 +363,9 @@ def _banner(settings: Settings) -> None:
 def main() -> None:
     """Entry point: errors of ours become one line and their exit code; `--debug` lets tracebacks through."""
     arguments = sys.argv[1:]
+    # Retries are logged, not printed: stamina would write them to standard output, between the answer's lines.
+    stamina.instrumentation.set_on_retry_hooks([stamina.instrumentation.LoggingOnRetryHook])
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         app()
     except KlinehouseError as error:

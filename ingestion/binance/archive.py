@@ -57,6 +57,10 @@ class _Passing(Exception):
     """An answer worth another try: 5xx, 429, 408."""
 
 
+# A body that does not decode was cut or mangled on the way, as one that stops early.
+_RETRIED = (httpx2.TransportError, httpx2.DecodingError, _Passing)
+
+
 def monthly_path(series: Series, month: Month) -> str:
     return _path("monthly", series, str(month))
 
@@ -110,7 +114,7 @@ class Archive:
         name = path.rsplit("/", 1)[-1].removesuffix(".zip") + ".csv"
         try:
             text = unzip_single(content, name, self._max_bytes)
-        except (zipfile.BadZipFile, struct.error) as error:
+        except (zipfile.BadZipFile, struct.error, NotImplementedError, ValueError) as error:
             raise BadArchiveFile(self._url(path), f"not a readable zip: {error}", content) from error
         return ArchiveFile(self._url(path), sha256, text, len(content), datetime.now(UTC), simulation)
 
@@ -138,7 +142,7 @@ class Archive:
         url = self._url(path)
         try:
             for attempt in stamina.retry_context(
-                on=(httpx2.TransportError, _Passing),
+                on=_RETRIED,
                 attempts=self._attempts,
                 timeout=None,
                 wait_initial=0.2,
@@ -146,7 +150,7 @@ class Archive:
             ):
                 with attempt:
                     return self._get_once(url)
-        except (httpx2.TransportError, _Passing) as error:
+        except _RETRIED as error:
             raise ExchangeRefused(
                 f"{url} failed {self._attempts} times: {error}.",
                 "Check the network and KLINEHOUSE_ARCHIVE_URL, then run again; what has landed is kept.",

@@ -5,6 +5,7 @@ archive switched from milliseconds to microseconds on 2025-01-01 and a file name
 """
 
 from datetime import datetime
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,6 +27,7 @@ _CSV_COLUMNS = (
     "taker_buy_quote_volume",
     "ignore",
 )
+_LIMIT = Decimal(10) ** 20
 _COLUMN_TYPES = dict.fromkeys(DECIMAL_COLUMNS, PRICE) | dict.fromkeys(("open_time", "close_time", "trades"), pa.int64())
 
 
@@ -52,9 +54,12 @@ def parse_archive_csv(
         )
     except pa.ArrowInvalid as error:
         raise MalformedKlines(f"not the twelve columns of a kline file: {error}") from error
+    if not table.num_rows:
+        raise MalformedKlines("it holds no bars")
     for name in table.column_names:
         if table[name].null_count:
             raise MalformedKlines(f"{table[name].null_count} rows have no {name}")
+    _refuse_too_large(table)
     open_time = _instants(table["open_time"], "open_time")
     _refuse_outside(open_time, window)
     constants = {"symbol": series.symbol, "interval": series.interval, "source": source, "ingested_at": ingested_at}
@@ -68,8 +73,17 @@ def parse_archive_csv(
 
 
 def _header_lines(text: bytes) -> int:
-    # Spot files have had no header so far, futures files have one since 2022: a first line that opens with a letter.
-    return 1 if text[:1].isalpha() else 0
+    # Spot files have had no header so far, futures files have one since 2022. Nothing else may pass for one, or a page
+    # that says "unavailable" would be a month without bars.
+    return 1 if text[:10].lower() == b"open_time," else 0
+
+
+def _refuse_too_large(table: pa.Table) -> None:
+    # Arrow parses more digits than decimal(28, 8) has into it without a word, and Parquet then cuts them off.
+    for name in DECIMAL_COLUMNS:
+        extent = pc.min_max(table[name]).as_py()
+        if not -_LIMIT < extent["min"] <= extent["max"] < _LIMIT:
+            raise MalformedKlines(f"{name} has more than 20 digits before the point")
 
 
 def _instants(values: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
@@ -77,15 +91,13 @@ def _instants(values: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     is_millis = pc.and_(pc.greater_equal(values, 10**12), pc.less(values, 10**13))
     is_micros = pc.and_(pc.greater_equal(values, 10**15), pc.less(values, 10**16))
     known = pc.or_(is_millis, is_micros)
-    if len(values) and not pc.all(known).as_py():
+    if not pc.all(known).as_py():
         row = pc.index(known, False).as_py()
         raise MalformedKlines(f"row {row + 1} has {name} {values[row]}, neither 13 digits (ms) nor 16 digits (us)")
     return pc.if_else(is_millis, pc.multiply(values, 1000), values).cast(INSTANT)
 
 
 def _refuse_outside(open_time: pa.ChunkedArray, window: tuple[datetime, datetime]) -> None:
-    if not len(open_time):
-        return
     start, end = window
     extent = pc.min_max(open_time).as_py()
     if extent["min"] < start or extent["max"] >= end:

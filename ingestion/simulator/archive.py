@@ -71,8 +71,11 @@ def folder_files(folder: Path) -> Files:
     root = root.resolve()
 
     def read(path: str) -> bytes | None:
-        file = (root / path).resolve()
-        return file.read_bytes() if file.is_relative_to(root) and file.is_file() else None
+        try:
+            file = (root / path).resolve()
+            return file.read_bytes() if file.is_relative_to(root) and file.is_file() else None
+        except (OSError, ValueError):  # a name that no file can have
+            return None
 
     return read
 
@@ -100,7 +103,7 @@ def market_files(market: Market, now: Callable[[], datetime]) -> Files:
         try:
             series = Series(match["symbol"], match["interval"].replace("1mo", "1M"))
             end = Month.parse(match["period"]).end if match["kind"] == "monthly" else _day(match["period"])[1]
-        except (UsageError, ValueError):
+        except (UsageError, ValueError, OverflowError):
             return None
         return build(series, match["kind"], match["period"]) if end <= now() else None
 

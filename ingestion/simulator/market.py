@@ -85,11 +85,15 @@ class Market:
         listing = LISTINGS.get(series.symbol)
         if listing is None or month.end <= listing.first or not _EPOCH <= month < _LAST:
             return None
+        minutes = self._minutes(series.symbol, month)
         if length is None:
-            length = (month.end - month.start) // _MICROS
-        if length < _MINUTE or (month.end - month.start) // _MICROS % length:
+            return _merge(minutes, np.zeros(1, np.int64), np.full(1, _micros(month.start)))
+        # A week, or three days, may begin in the month before: those bars are not made.
+        if not _MINUTE <= length <= 1440 * _MINUTE:
             return None
-        return _aggregate(self._minutes(series.symbol, month), length)
+        bucket = minutes.open_time - minutes.open_time % length
+        first = np.flatnonzero(np.diff(bucket, prepend=bucket[0] - 1))
+        return _merge(minutes, first, bucket[first])
 
     def _make_minutes(self, symbol: str, month: Month) -> Bars:
         listing = LISTINGS[symbol]
@@ -171,18 +175,12 @@ def _quote(lots: Ints, price_ticks: Ints, listing: Listing) -> Ints:
     return lots * price_ticks * (listing.lot * listing.tick // UNIT)
 
 
-def _aggregate(minutes: Bars, length: int) -> Bars:
-    """Minutes to bars of `length` microseconds; a bar opens on the grid of the interval, counted from 1970."""
-    if length == _MINUTE:
-        return minutes
-    bucket = minutes.open_time - minutes.open_time % length
-    if length > 28 * 24 * 60 * _MINUTE:  # a calendar month: one bar
-        bucket = np.full_like(minutes.open_time, minutes.open_time[0])
-    first = np.flatnonzero(np.diff(bucket, prepend=bucket[0] - 1))
-    last = np.append(first[1:], len(bucket)) - 1
+def _merge(minutes: Bars, first: Ints, open_time: Ints) -> Bars:
+    """Minutes merged into bars: bar i holds the minutes from position `first[i]` up to `first[i + 1]`."""
+    last = np.append(first[1:], len(minutes)) - 1
     summed = ("volume", "quote_volume", "trades", "taker_buy_base_volume", "taker_buy_quote_volume")
     return Bars(
-        open_time=bucket[first],
+        open_time=open_time,
         open=minutes.open[first],
         high=np.maximum.reduceat(minutes.high, first),
         low=np.minimum.reduceat(minutes.low, first),

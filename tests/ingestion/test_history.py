@@ -6,16 +6,17 @@ import subprocess
 import sys
 import threading
 import zipfile
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestion.binance.archive import Archive, daily_path, monthly_path
+from ingestion.binance.archive import Archive, ArchiveFile, daily_path, monthly_path
 from ingestion.errors import ConfigurationError, ExchangeRefused
 from ingestion.history import MonthResult, Outcome, land, plan_month
 from ingestion.klines import INTERVAL_MICROS, Month, Series
@@ -493,7 +494,8 @@ def test_two_processes_landing_one_month_at_once_both_land_it(host: ArchiveHost,
 
 months = st.dates(date(2019, 1, 1), date(2027, 12, 31)).map(Month.containing)
 daily_intervals = st.sampled_from([i for i in INTERVAL_MICROS if i not in ("3d", "1w", "1M")])
-around = st.timedeltas(timedelta(days=-40), timedelta(days=120))
+edges = st.sampled_from([timedelta(microseconds=-1), timedelta(0), timedelta(hours=12), timedelta(days=62)])
+around = edges | st.timedeltas(timedelta(days=-40), timedelta(days=120))
 
 
 def landed_days(series: Series, days: list[date]) -> Provenance | None:
@@ -505,7 +507,7 @@ def landed_days(series: Series, days: list[date]) -> Provenance | None:
 def states(draw: st.DrawFn) -> tuple[Series, Month, datetime, list[date]]:
     """A series, a month, a moment near it and the days of the month that have landed by then."""
     month = draw(months)
-    now = month.start + draw(around)
+    now = draw(st.sampled_from([month.start, month.end])) + draw(around)
     over = [day for day in month.days() if day < now.date()]
     landed = draw(st.lists(st.sampled_from(over), unique=True)) if over else []
     return Series("BTCUSDT", draw(daily_intervals)), month, now, sorted(landed)
@@ -641,3 +643,53 @@ def test_the_real_archive_has_no_gap_where_its_unit_changes(shared_data: Path, z
     assert last["close_time"].to_pylist() == [new_year - timedelta(milliseconds=1)]
     assert first["open_time"].to_pylist() == [new_year]
     assert first["close_time"].to_pylist() == [new_year + timedelta(minutes=5, microseconds=-1)]
+
+
+# --- what others do meanwhile, and files that are not whole -----------------------------------------------------
+
+
+def test_a_monthly_file_with_fewer_bars_than_its_days_is_refused(
+    host: ArchiveHost, landing: Landing, zone: RawZone
+) -> None:
+    publish_days(host, 1, 2, 3)
+    landing.july(now=at(4))
+    host.publish(JULY_ZIP, hours(at(1, 0), at(3, 0)))
+    result = landing.july(now=datetime(2024, 8, 2, tzinfo=UTC))
+    assert result.outcome is Outcome.QUARANTINED
+    assert opens(zone) == hours_of(1, 2, 3)
+
+
+class Interrupted:
+    """An archive at which another process lands the same month while a file is on its way."""
+
+    def __init__(self, archive: Archive, meanwhile: Callable[[], object]) -> None:
+        self._archive, self._meanwhile = archive, meanwhile
+
+    def fetch(self, path: str) -> ArchiveFile | None:
+        found = self._archive.fetch(path)
+        if found is not None:
+            self._meanwhile()
+        return found
+
+
+def test_a_day_that_two_processes_land_at_once_is_there_once(
+    host: ArchiveHost, archive: Archive, landing: Landing, zone: RawZone
+) -> None:
+    publish_days(host, 1, 2)
+    interrupted = Interrupted(archive, lambda: landing.july(now=at(3)))
+    land(cast("Archive", interrupted), zone, [SERIES], [JULY], workers=1, now=at(3))
+    assert opens(zone) == hours_of(1, 2)
+
+
+def test_days_do_not_replace_a_monthly_file_that_landed_meanwhile(
+    host: ArchiveHost, archive: Archive, landing: Landing, zone: RawZone
+) -> None:
+    publish_days(host, 1, 2)
+
+    def monthly_appears() -> None:
+        publish_month(host, JULY)
+        landing.july()
+
+    interrupted = Interrupted(archive, monthly_appears)
+    land(cast("Archive", interrupted), zone, [SERIES], [JULY], workers=1, now=datetime(2024, 8, 2, tzinfo=UTC))
+    assert opens(zone) == hours_of(*range(1, 32))

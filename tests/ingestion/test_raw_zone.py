@@ -214,7 +214,7 @@ def test_a_file_refused_again_is_listed_once_with_the_last_reason(zone: RawZone)
 
 def test_a_released_file_leaves_nothing_behind(root: str, zone: RawZone) -> None:
     zone.quarantine(URL, b"broken", "not a zip")
-    zone.release(URL)
+    zone.release(Series("BTCUSDT", "5m"), "2024-07")
     assert all_files(root) == []
 
 
@@ -222,12 +222,12 @@ def test_releasing_a_file_keeps_the_others(zone: RawZone) -> None:
     other = URL.replace("-07", "-08")
     zone.quarantine(URL, b"broken", "not a zip")
     zone.quarantine(other, b"broken", "not a zip")
-    zone.release(URL)
+    zone.release(Series("BTCUSDT", "5m"), "2024-07")
     assert [note["url"] for note in zone.quarantined()] == [other]
 
 
 def test_releasing_a_file_that_was_not_refused_is_no_error(root: str, zone: RawZone) -> None:
-    zone.release(URL)
+    zone.release(Series("BTCUSDT", "5m"), "2024-07")
     assert all_files(root) == []
 
 
@@ -370,6 +370,12 @@ def _in_threads(count: int, task: Callable[[int], None]) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def test_a_writer_that_keeps_what_is_there_keeps_it(tmp_path: Path) -> None:
+    write_durably(tmp_path / "once", b"first", keep_existing=True)
+    write_durably(tmp_path / "once", b"second", keep_existing=True)
+    assert (tmp_path / "once").read_bytes() == b"first"
 
 
 def test_of_eight_writers_that_keep_what_is_there_exactly_one_wins(tmp_path: Path) -> None:

@@ -4,8 +4,11 @@ import hashlib
 import io
 import socket
 import struct
+import subprocess
+import sys
 import zipfile
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -297,9 +300,28 @@ def test_a_zip_that_lies_about_its_size_is_refused(host: ArchiveHost, archive: A
     assert "is not what the zip declares" in refused(archive).reason
 
 
-def test_a_bomb_that_declares_a_small_size_is_refused(host: ArchiveHost, archive: Archive) -> None:
-    _serve(host, _declare(host.zipped({MEMBER: bytes(64 << 20)}), 1000))
-    assert "is not what the zip declares" in refused(archive).reason
+_UNZIP = """
+import resource, sys, zipfile
+from pathlib import Path
+from ingestion.binance.archive import unzip_single
+
+content = Path(sys.argv[1]).read_bytes()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    unzip_single(content, "bomb.csv", 1 << 30)
+except zipfile.BadZipFile:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_a_bomb_is_inflated_no_further_than_the_size_it_declares(tmp_path: Path) -> None:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("bomb.csv", bytes(256 << 20))
+    (tmp_path / "bomb.zip").write_bytes(_declare(sink.getvalue(), 1000))
+    command = [sys.executable, "-c", _UNZIP, "bomb.zip"]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+    assert int(process.stdout) < 64 << 10, "kilobytes of memory taken"
 
 
 def test_an_answer_larger_than_the_limit_is_refused(host: ArchiveHost, archive: Archive) -> None:

@@ -224,3 +224,20 @@ def test_a_bar_outside_the_window_is_refused(instant: datetime) -> None:
 def test_a_file_larger_than_one_read_block_is_parsed_whole() -> None:
     table = parse_archive_csv(f"{ROW}\n".encode() * 10_000, SERIES, WINDOW, "archive_monthly", FETCHED)
     assert table.num_rows == 10_000
+
+
+@pytest.mark.parametrize("digits", [21, 25, 28])
+def test_a_number_too_large_for_the_raw_zone_is_refused_not_cut(digits: int) -> None:
+    with pytest.raises(MalformedKlines):
+        parse(row_with(2, "9" * digits + ".5"))
+
+
+@pytest.mark.parametrize("text", ["Service temporarily unavailable\n", "\n", "open_time,open,high,low,close\n"])
+def test_a_file_without_bars_is_refused_not_landed_as_an_empty_month(text: str) -> None:
+    with pytest.raises(MalformedKlines):
+        parse(text)
+
+
+def test_a_first_bar_that_is_broken_is_not_taken_for_a_header() -> None:
+    with pytest.raises(MalformedKlines):
+        parse(f"x{ROW}\n{ROW}\n")

@@ -64,7 +64,7 @@ def test_a_file_has_twelve_columns_without_a_header(files: Files) -> None:
 
 @pytest.mark.parametrize("symbol", ["BTCUSDT", "ETHUSDT", "SOLUSDT"])
 def test_decimals_have_eight_digits(files: Files, symbol: str) -> None:
-    rows = rows_of(files, monthly("2024-07", symbol=symbol))
+    rows = rows_of(files, daily("2024-07-09", "1m", symbol))
     decimals = [row[column] for row in rows for column in (1, 2, 3, 4, 5, 7, 9, 10)]
     assert [text for text in decimals if not DECIMAL.fullmatch(text)] == []
 
@@ -72,7 +72,9 @@ def test_decimals_have_eight_digits(files: Files, symbol: str) -> None:
 def test_the_text_says_what_the_market_says(market: Market, files: Files) -> None:
     bars = market.bars(Series("BTCUSDT", "1h"), Month(2024, 7))
     rows = rows_of(files, monthly("2024-07"))
-    for column, name in {1: "open", 2: "high", 3: "low", 4: "close", 5: "volume", 7: "quote_volume"}.items():
+    names = dict(enumerate(["open", "high", "low", "close", "volume"], start=1))
+    names |= dict(enumerate(["quote_volume", "trades", "taker_buy_base_volume", "taker_buy_quote_volume"], start=7))
+    for column, name in names.items():
         assert [int(row[column].replace(".", "")) for row in rows] == getattr(bars, name).tolist()
 
 
