@@ -21,7 +21,7 @@ up: $(STAMP) ## Open the Dagster UI; `make up HOUSE=.klinehouse-demo` opens the 
 	$(if $(HOUSE),KLINEHOUSE_HOME=$(HOUSE)) $(RUN)/klinehouse up
 
 test: $(STAMP) $(DUCKDB1) ## Run all tests
-	KLINEHOUSE_TEST_DUCKDB1=$(CURDIR)/$(DUCKDB1) $(RUN)/pytest -n auto --dist loadfile
+	KLINEHOUSE_TEST_DUCKDB1=$(CURDIR)/$(DUCKDB1) $(RUN)/pytest -n auto --dist loadfile $(TESTS)
 
 check: $(STAMP) ## Format, lint, types, import rule, SQL lint, Dagster definitions
 	$(RUN)/ruff format --check .

@@ -77,7 +77,8 @@ def megabytes(size: int) -> str:
 def banner(simulation: str | None) -> None:
     """Say it wherever a person looks at simulated data."""
     if simulation:
-        err.print(f"SIMULATED DATA: this home was filled from the simulated exchange ({simulation}).", style="yellow")
+        text = f"SIMULATED DATA: this home was filled from the simulated exchange ({simulation})."
+        err.print(text, style="yellow", soft_wrap=True)
 
 
 @contextmanager
