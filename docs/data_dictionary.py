@@ -10,8 +10,8 @@ from warehouse.dbt import manifest_path
 TARGET = Path(__file__).with_name("data-dictionary.md")
 HEADER = """# Data dictionary
 
-Written from the dbt project by `python docs/data_dictionary.py`; change the descriptions there. Readers find these tables
-in `serving/klinehouse.duckdb`, schema `crypto_analytics`. Times are UTC instants; windows are half-open.
+Written from the dbt project by `python docs/data_dictionary.py`; change the descriptions there. Readers find these
+tables in `serving/klinehouse.duckdb`, schema `crypto_analytics`. Times are UTC instants; windows are half-open.
 """
 
 

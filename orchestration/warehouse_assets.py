@@ -23,7 +23,7 @@ from orchestration.partitions import PartitionSpace, run_window
 from warehouse import dbt as warehouse_dbt
 from warehouse.build import prepare
 from warehouse.engine import connect, writing
-from warehouse.measure import bars_by_month, latest_bars
+from warehouse.measure import bars_by_month, latest_bars, row_count
 from warehouse.serving import is_simulated
 
 # One writer at a time on the warehouse file; dagster.yaml gives every pool one slot.
@@ -132,9 +132,18 @@ def dimension_assets(settings: Settings, project: DbtProject) -> dg.AssetsDefini
         with writing(settings), warehouse_dbt.environment(settings):
             run = dbt.cli(warehouse_dbt.build_args(None, settings.interval), context=context, raise_on_error=False)
             events = list(run.stream())
+            if run.is_successful():
+                _count_rows(context, settings)
         yield from _reported(run, events)
 
     return dimensions
+
+
+def _count_rows(context: dg.AssetExecutionContext, settings: Settings) -> None:
+    with connect(settings) as connection:
+        for key in context.selected_asset_keys:
+            rows = row_count(connection, key.to_user_string())
+            context.add_asset_metadata({"dagster/row_count": rows}, asset_key=key)
 
 
 def dbt_resource(project: DbtProject) -> DbtCliResource:

@@ -33,6 +33,12 @@ def bars_by_month(connection: duckdb.DuckDBPyConnection, start: datetime, end: d
     return {Month.containing(month.astimezone(UTC).date()): count for month, count in rows}
 
 
+def row_count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
+    """Rows of a table of the analytics schema."""
+    counted = connection.execute(f"select count(*) from crypto_analytics.{table}").fetchone()
+    return int(counted[0]) if counted else 0
+
+
 def latest_bars(
     connection: duckdb.DuckDBPyConnection, symbol: str, interval: str, before: datetime, count: int = 288
 ) -> pa.Table:

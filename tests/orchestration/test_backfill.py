@@ -53,6 +53,14 @@ def test_the_main_table_has_rows_per_month_and_a_chart_on_the_newest(instance: d
     assert "chart" not in found["2020-08"].metadata
 
 
+def test_dimensions_tell_their_rows(instance: dg.DagsterInstance) -> None:
+    rows = {
+        name: materializations(instance, dg.AssetKey(name))[None].metadata["dagster/row_count"].value
+        for name in ("dim_dates", "dim_hours", "dim_symbols")
+    }
+    assert rows == {"dim_dates": 61, "dim_hours": 24, "dim_symbols": 2}
+
+
 def test_dbt_tests_and_our_own_checks_are_recorded_as_asset_checks(instance: dg.DagsterInstance) -> None:
     events = instance.get_event_records(dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION), limit=100)
     passed = {}
