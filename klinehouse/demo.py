@@ -33,7 +33,7 @@ def show(settings: Settings) -> None:
     out.print(_chart(settings), highlight=False, markup=False)
     home = os.path.relpath(settings.home)
     out.print("Next:", style="bold")
-    out.print(f"  make up HOME={home}                the Dagster UI: assets, partitions, checks", highlight=False)
+    out.print(f"  make up HOUSE={home}               the Dagster UI: assets, partitions, checks", highlight=False)
     out.print(f"  export KLINEHOUSE_HOME={home}      then:", highlight=False)
     out.print('  uv run klinehouse query "select * from market_data_unified limit 5"', highlight=False, markup=False)
     out.print(f"  duckdb {home}/serving/klinehouse.duckdb   or any BI tool or notebook with DuckDB", highlight=False)

@@ -23,33 +23,40 @@
         bb_*           sma_20 and 2 population standard deviations around it; from bar 19 (Bollinger)
 #}
 {% macro indicators(closes) -%}
-numbered as (
+windowed as (
+    -- One partition and order for all of them, so that the engine sorts once.
     select
         symbol,
         {{ interval_column() }},
         open_time,
         close,
         row_number() over series - 1 as bar_index,
-        close - lag(close) over series as change
-    from {{ closes }}
-    window series as (partition by symbol, {{ interval_column() }} order by open_time)
-),
-
-windowed as (
-    select
-        *,
-        case when change > 0 then change else {{ double(0) }} end as gain,
-        case when change < 0 then -change else {{ double(0) }} end as loss,
+        close - lag(close) over series as change,
         avg(close) over last_20 as mean_20,
         stddev_pop(close) over last_20 as deviation_20
-    from numbered
+    from {{ closes }}
     window
+        series as (partition by symbol, {{ interval_column() }} order by open_time),
         last_20 as (
-            partition by symbol, {{ interval_column() }} order by bar_index rows between 19 preceding and current row
+            partition by symbol, {{ interval_column() }} order by open_time rows between 19 preceding and current row
         )
 ),
 
-{{ exponential_averages('first_level', 'windowed', [
+changes as (
+    select
+        symbol,
+        {{ interval_column() }},
+        open_time,
+        close,
+        bar_index,
+        mean_20,
+        deviation_20,
+        case when change > 0 then change else {{ double(0) }} end as gain,
+        case when change < 0 then -change else {{ double(0) }} end as loss
+    from windowed
+),
+
+{{ exponential_averages('first_level', 'changes', [
     ema('ema_50', 'close', 50),
     wilder('average_gain', 'gain', 14),
     wilder('average_loss', 'loss', 14),
