@@ -1,7 +1,7 @@
 """The dbt models as assets: the incremental ones on month partitions, the rest unpartitioned."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,6 @@ import dagster as dg
 from dagster_dbt import (
     DagsterDbtTranslator,
     DagsterDbtTranslatorSettings,
-    DbtCliInvocation,
     DbtCliResource,
     DbtProject,
     dbt_assets,
@@ -22,6 +21,7 @@ from orchestration.history import OWNERS, RAW_KLINES
 from orchestration.partitions import PartitionSpace, run_window
 from warehouse import dbt as warehouse_dbt
 from warehouse.build import prepare
+from warehouse.dbt import Window
 from warehouse.engine import connect, writing
 from warehouse.measure import bars_by_month, latest_bars, row_count
 from warehouse.serving import is_simulated
@@ -55,11 +55,10 @@ class Translator(DagsterDbtTranslator):
         node = manifest["nodes"].get(unique_id) or manifest["sources"][unique_id]
         if node["resource_type"] == "source":
             return spec.replace_attributes(key=RAW_KLINES)
-        group = {"staging": "warehouse", "marts": "warehouse"}.get(node["fqn"][1], "dimensions")
         is_dimension = node["name"].startswith("dim_") or node["resource_type"] == "seed"
         return spec.replace_attributes(
             key=dg.AssetKey(node["name"]),
-            group_name="dimensions" if is_dimension else group,
+            group_name="dimensions" if is_dimension else "warehouse",
             owners=OWNERS,
             automation_condition=None if is_dimension else FOLLOW_INPUTS,
         )
@@ -85,26 +84,36 @@ def bars_assets(settings: Settings, space: PartitionSpace, project: DbtProject) 
     )
     def bars(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
         window = run_window((context.partition_time_window.start, context.partition_time_window.end))
-        with writing(settings), warehouse_dbt.environment(settings):
-            prepare(settings, window)
-            run = dbt.cli(warehouse_dbt.build_args(window, settings.interval), context=context, raise_on_error=False)
-            events = list(run.stream())
-            if run.is_successful():
-                _describe(context, settings)
-        yield from _reported(run, events)
+        yield from _build(context, dbt, settings, window, _describe_bars)
 
     return bars
 
 
-def _reported(run: DbtCliInvocation, events: Sequence[Any]) -> Iterator[Any]:
-    """What dbt did, then its error if it had one: materializations and failed checks are recorded in any case."""
+def _build(
+    context: dg.AssetExecutionContext,
+    dbt: DbtCliResource,
+    settings: Settings,
+    window: Window | None,
+    describe: Callable[[dg.AssetExecutionContext, Settings], None],
+) -> Iterator[Any]:
+    """Run dbt as the only writer; `describe` adds metadata from the warehouse before the run's events are reported.
+
+    What dbt did is reported before its error, if it had one: materializations and failed checks are recorded anyway.
+    """
+    with writing(settings), warehouse_dbt.environment(settings):
+        if window is not None:
+            prepare(settings, window)
+        run = dbt.cli(warehouse_dbt.build_args(window, settings.interval), context=context, raise_on_error=False)
+        events = list(run.stream())
+        if run.is_successful():
+            describe(context, settings)
     yield from events
     error = run.get_error()
     if error is not None:
         raise error
 
 
-def _describe(context: dg.AssetExecutionContext, settings: Settings) -> None:
+def _describe_bars(context: dg.AssetExecutionContext, settings: Settings) -> None:
     """Add rows per month, and a picture of the newest bars, to the metadata of the main table."""
     months = [Month.parse(key) for key in context.partition_keys]
     with connect(settings) as connection:
@@ -129,12 +138,7 @@ def dimension_assets(settings: Settings, project: DbtProject) -> dg.AssetsDefini
         pool=POOL,
     )
     def dimensions(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
-        with writing(settings), warehouse_dbt.environment(settings):
-            run = dbt.cli(warehouse_dbt.build_args(None, settings.interval), context=context, raise_on_error=False)
-            events = list(run.stream())
-            if run.is_successful():
-                _count_rows(context, settings)
-        yield from _reported(run, events)
+        yield from _build(context, dbt, settings, None, _count_rows)
 
     return dimensions
 

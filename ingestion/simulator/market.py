@@ -78,6 +78,7 @@ class Market:
         self.name = f"seed {seed}"
         # Faces ask for several intervals of a month in a row: keep a few months of minutes, 3.6 MB each.
         self._minutes = functools.lru_cache(maxsize=8)(self._make_minutes)
+        self._levels = functools.cache(self._make_levels)
 
     def bars(self, series: Series, month: Month) -> Bars | None:
         """The bars that open in `month`, closed or not; None when the symbol or interval is not served then."""
@@ -118,8 +119,7 @@ class Market:
             **flows,
         )
 
-    @functools.cache  # noqa: B019 - one small array per symbol, and a market lives as long as its process
-    def _levels(self, symbol: str) -> Floats:
+    def _make_levels(self, symbol: str) -> Floats:
         """Logarithm of the price at the start of each month since the epoch: a walk with drift, kept near its trend."""
         listing = LISTINGS[symbol]
         months = len(months_between(_EPOCH.first_day, _LAST.first_day)) + 1
