@@ -9,7 +9,7 @@ import dagster as dg
 from ingestion.binance.archive import Archive
 from ingestion.history import MonthResult, land
 from ingestion.klines import KLINE_SCHEMA, Month, Series
-from ingestion.raw_zone import RawZone
+from ingestion.raw_zone import Environment, RawZone
 from ingestion.settings import Settings
 from orchestration.partitions import PartitionSpace, landing_plan, month_symbol_key
 
@@ -39,9 +39,10 @@ class HistoryLander:
             )
 
 
-def month_metadata(result: MonthResult) -> dict[str, object]:
-    """What the UI shows of one landed month."""
+def month_metadata(result: MonthResult, environment: Environment | None) -> dict[str, object]:
+    """What the UI shows of one landed month; where it came from first, so that nobody takes simulated data for real."""
     metadata: dict[str, object] = {
+        "came_from": str(environment) if environment else "nothing yet",
         "dagster/partition_row_count": result.rows,
         "outcome": str(result.outcome),
         "downloads": result.downloads,
@@ -80,9 +81,10 @@ def raw_klines_asset(settings: Settings, space: PartitionSpace) -> dg.AssetsDefi
     def raw_klines(context: dg.AssetExecutionContext, lander: dg.ResourceParam[HistoryLander]) -> None:
         for series, months in landing_plan(context.partition_keys, settings.interval).items():
             results = lander.land(series, months)
+            environment = RawZone(settings.raw_root).environment()
             for result in results:
                 key = month_symbol_key(result.month, series.symbol)
-                context.add_asset_metadata(month_metadata(result), partition_key=key)
+                context.add_asset_metadata(month_metadata(result, environment), partition_key=key)
             rows = sum(result.rows for result in results)
             context.log.info(f"{series}: {rows} rows in {len(results)} months")
 

@@ -15,6 +15,7 @@ from dagster_dbt import (
 )
 
 from ingestion.klines import Month
+from ingestion.raw_zone import RawZone
 from ingestion.settings import Settings
 from orchestration.charts import price_chart
 from orchestration.history import OWNERS, RAW_KLINES
@@ -119,10 +120,10 @@ def _describe_bars(context: dg.AssetExecutionContext, settings: Settings) -> Non
     with connect(settings) as connection:
         rows = bars_by_month(connection, months[0].start, months[-1].end)
         newest = latest_bars(connection, settings.symbols[0], settings.interval, months[-1].end)
+    environment = RawZone(settings.raw_root).environment()
     for month in months:
-        context.add_asset_metadata(
-            {"dagster/partition_row_count": rows.get(month, 0)}, asset_key=BARS, partition_key=str(month)
-        )
+        metadata = {"came_from": str(environment), "dagster/partition_row_count": rows.get(month, 0)}
+        context.add_asset_metadata(metadata, asset_key=BARS, partition_key=str(month))
     if newest.num_rows:
         title = f"{settings.symbols[0]} {settings.interval}" + (" (simulated)" if is_simulated(settings) else "")
         context.add_asset_metadata({"chart": price_chart(newest, title)}, asset_key=BARS, partition_key=str(months[-1]))

@@ -53,6 +53,12 @@ def test_the_main_table_has_rows_per_month_and_a_chart_on_the_newest(instance: d
     assert "chart" not in found["2020-08"].metadata
 
 
+@pytest.mark.parametrize("key", [RAW_KLINES, BARS])
+def test_every_month_says_that_it_was_simulated(instance: dg.DagsterInstance, key: dg.AssetKey) -> None:
+    origins = {event.metadata["came_from"].value for event in materializations(instance, key).values()}
+    assert origins == {"the simulated exchange (seed 1)"}
+
+
 def test_dimensions_tell_their_rows(instance: dg.DagsterInstance) -> None:
     rows = {
         name: materializations(instance, dg.AssetKey(name))[None].metadata["dagster/row_count"].value

@@ -48,6 +48,14 @@ def test_the_asset_graph_is_as_recorded(defs: dg.Definitions) -> None:
     assert described == json.loads(SNAPSHOT.read_text()), json.dumps(described, indent=1)
 
 
+def test_a_month_of_bars_depends_on_that_month_of_every_symbol(defs: dg.Definitions) -> None:
+    graph = defs.resolve_asset_graph()
+    bars = graph.get(dg.AssetKey("market_data_unified"))
+    mapping = bars.partition_mappings[dg.AssetKey("raw_klines")]
+    assert isinstance(mapping, dg.MultiToSingleDimensionPartitionMapping)
+    assert mapping.partition_dimension_name == "month"
+
+
 def test_every_asset_is_described_owned_and_of_a_kind(defs: dg.Definitions) -> None:
     for spec in defs.resolve_all_asset_specs():
         name = spec.key.to_user_string()
