@@ -279,7 +279,7 @@ def doctor(json: Json = False) -> None:
         print_json({"findings": [dataclasses.asdict(finding) for finding in findings]})
     else:
         rows = [["ok" if finding.ok else "FAILED", finding.what, finding.detail] for finding in findings]
-        print_table("", ["", "what", "detail"], rows)
+        print_table("", ["result", "what", "detail"], rows)
     raise typer.Exit(max((finding.exit_code for finding in findings), default=0))
 
 

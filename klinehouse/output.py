@@ -42,7 +42,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
         table.add_column(column, justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(cell(value)) for value in row))
-    if table.__rich_measure__(out, out.options.update(max_width=10_000)).minimum <= out.width:
+    if table.__rich_measure__(out, out.options.update(max_width=10_000)).maximum <= out.width:
         out.print(table)
     else:
         _print_blocks(title, columns, rows)

@@ -188,3 +188,9 @@ def test_the_simulated_exchange_announces_its_address_and_stops_on_a_signal() ->
 def test_servers_bind_to_loopback_unless_told_otherwise() -> None:
     assert answer("config")["ui_host"] == "127.0.0.1"
     assert "127.0.0.1" in run("simulate", "--help").stdout
+
+
+def test_a_finding_too_long_for_a_table_is_shown_whole(tmp_path: Path) -> None:
+    shown = run("doctor", home=str(tmp_path), archive_url="http://127.0.0.1:9").stdout
+    assert "FAILED" in shown
+    assert "what has landed is kept." in shown
