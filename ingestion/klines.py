@@ -38,9 +38,6 @@ INTERVAL_MICROS: dict[str, int | None] = {
     "1M": None,
 }
 
-# Derived in the warehouse from the base interval, where they are a multiple of it.
-ROLLUP_INTERVALS = ("15m", "1h", "4h", "1d")
-
 # The exchange's own rule for symbols (non-ASCII letters occur since 2025), minus names that mean something to a path.
 _SYMBOL = re.compile(r"(?!\.)[\w.&-]{1,50}")
 _LOWER_CASE = re.compile(r"[a-z]")
@@ -78,13 +75,6 @@ KLINE_SCHEMA = pa.schema(
         pa.field("ingested_at", INSTANT, nullable=False),
     ]
 )
-
-
-def rollups_of(base: str) -> list[str]:
-    """The derived intervals that can be rolled up exactly from `base`."""
-    length = INTERVAL_MICROS[base]
-    micros = {interval: INTERVAL_MICROS[interval] for interval in ROLLUP_INTERVALS}
-    return [i for i, target in micros.items() if length and target and target > length and target % length == 0]
 
 
 @dataclass(frozen=True, order=True)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingestion.errors import UsageError
-from ingestion.klines import INTERVAL_MICROS, KLINE_SCHEMA, Month, Series, month_window, months_between, rollups_of
+from ingestion.klines import INTERVAL_MICROS, KLINE_SCHEMA, Month, Series, month_window, months_between
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 EXCHANGE_INTERVALS = ["1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M"]
@@ -69,23 +69,6 @@ def test_the_intervals_are_the_sixteen_of_the_exchange() -> None:
 @pytest.mark.parametrize("interval", [i for i in EXCHANGE_INTERVALS if i != "1M"])
 def test_the_length_of_an_interval_is_what_its_name_says(interval: str) -> None:
     assert INTERVAL_MICROS[interval] == int(interval[:-1]) * SECONDS[interval[-1]] * 1_000_000
-
-
-@pytest.mark.parametrize(
-    ("base", "rollups"),
-    [
-        ("1s", ["15m", "1h", "4h", "1d"]),
-        ("5m", ["15m", "1h", "4h", "1d"]),
-        ("15m", ["1h", "4h", "1d"]),
-        ("2h", ["4h", "1d"]),
-        ("8h", ["1d"]),
-        ("1d", []),
-        ("3d", []),
-        ("1M", []),
-    ],
-)
-def test_only_larger_multiples_are_rolled_up(base: str, rollups: list[str]) -> None:
-    assert rollups_of(base) == rollups
 
 
 # --- series ----------------------------------------------------------------------------------------------------
