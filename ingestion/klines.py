@@ -16,7 +16,7 @@ from ingestion.errors import UsageError
 
 _MINUTE = 60_000_000
 _HOUR = 60 * _MINUTE
-_DAY = 24 * _HOUR
+DAY_MICROS = 24 * _HOUR
 
 # Length in microseconds; a calendar month has none. The sixteen intervals of the exchange.
 INTERVAL_MICROS: dict[str, int | None] = {
@@ -32,9 +32,9 @@ INTERVAL_MICROS: dict[str, int | None] = {
     "6h": 6 * _HOUR,
     "8h": 8 * _HOUR,
     "12h": 12 * _HOUR,
-    "1d": _DAY,
-    "3d": 3 * _DAY,
-    "1w": 7 * _DAY,
+    "1d": DAY_MICROS,
+    "3d": 3 * DAY_MICROS,
+    "1w": 7 * DAY_MICROS,
     "1M": None,
 }
 
@@ -158,3 +158,9 @@ def month_window(window: tuple[datetime, datetime]) -> list[Month]:
     if start >= end:
         return []
     return months_between(start.date(), (end - timedelta(microseconds=1)).date() + timedelta(days=1))
+
+
+def grid_micros(interval: str) -> int | None:
+    """The length of an interval whose bars open at multiples of it since 1970; None for 3d, 1w and 1M, which do not."""
+    length = INTERVAL_MICROS[interval]
+    return length if length is not None and length <= DAY_MICROS else None

@@ -2,9 +2,12 @@
 
 Only this module knows the layout. Any fsspec URL may be the root:
 
-    klines/history/symbol=S/interval=I/YYYY-MM.parquet   one immutable file per series and month, replaced whole
-    quarantine/<name>, quarantine/<name>.reason.json     a refused file and why
-    environment.json                                     what fed this zone: the real exchange, or which simulation
+    klines/history/symbol=S/interval=I/YYYY-MM.parquet      one immutable file per series and month, replaced whole
+    klines/differences/symbol=S/interval=I/YYYY-MM.parquet  where sources disagreed about bars of that month
+    klines/first_bars/symbol=S/interval=I.json              when the exchange's first bar of a series opened
+    symbols/<fetched at>.parquet                            what the exchange traded, each time that it changed
+    quarantine/<name>, quarantine/<name>.reason.json        a refused file, or refused rows, and why
+    environment.json                                        what fed this zone: the real exchange, or which simulation
 
 On a local disk a file is written under a hidden name, made durable (fsync), renamed, and its folder made durable, so a
 kill or a power cut leaves the old file or the new one. An object store makes a whole object visible at once by itself.
@@ -14,11 +17,12 @@ import glob
 import json
 import os
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -26,55 +30,41 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from ingestion.errors import ConfigurationError
-from ingestion.klines import DECIMAL_COLUMNS, KLINE_SCHEMA, Month, Series
+from ingestion.klines import DECIMAL_COLUMNS, INSTANT, KLINE_SCHEMA, Month, Series
+from ingestion.provenance import Provenance
 
 _METADATA_KEY = b"klinehouse"
 _HISTORY = "klines/history"
+_DIFFERENCES = "klines/differences"
+
+# One row per field of a bar about which two sources disagree; the values are the sources' own decimals or instants as
+# text. Where one of the two has no such bar the field is `bar`, and the value of the one that lacks it is NULL.
+DIFFERENCE_SCHEMA = pa.schema(
+    [
+        pa.field("symbol", pa.string(), nullable=False),
+        pa.field("interval", pa.string(), nullable=False),
+        pa.field("open_time", INSTANT, nullable=False),
+        pa.field("field", pa.string(), nullable=False),
+        pa.field("kept_source", pa.string()),
+        pa.field("kept_value", pa.string()),
+        pa.field("other_source", pa.string(), nullable=False),
+        pa.field("other_value", pa.string()),
+        pa.field("found_at", INSTANT, nullable=False),
+    ]
+)
+
 REAL = "exchange"
 SIMULATED = "simulated"
 
 
-@dataclass(frozen=True)
-class SourceFile:
-    """One file of the exchange that went into a raw file."""
-
-    url: str
-    sha256: str
-    rows: int
-    bytes: int
-    fetched_at: datetime
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where the rows of one raw file came from, and until when they are complete.
-
-    `covered_until` is the end of what the sources spoke of: the month's end for a monthly file, the end of the last
-    day for daily ones. Bars missing before it were missing at the source.
-    """
-
-    source: str
-    files: tuple[SourceFile, ...]
-    rows: int
-    covered_until: datetime
-
-    def to_json(self) -> bytes:
-        return json.dumps(asdict(self), default=datetime.isoformat).encode()
-
-    @classmethod
-    def from_json(cls, text: bytes) -> "Provenance":
-        raw = json.loads(text)
-        files = tuple(SourceFile(**f | {"fetched_at": datetime.fromisoformat(f["fetched_at"])}) for f in raw["files"])
-        return cls(raw["source"], files, raw["rows"], datetime.fromisoformat(raw["covered_until"]))
-
-
 @dataclass(frozen=True, order=True)
 class HistoryFile:
-    """One landed month of a series and the path DuckDB or BigQuery reads it by."""
+    """One landed month of a series, the path DuckDB or BigQuery reads it by, and what tells its versions apart."""
 
     series: Series
     month: Month
     path: str
+    version: str
 
 
 @dataclass(frozen=True)
@@ -138,8 +128,11 @@ class RawZone:
 
     def read_history(self, series: Series, month: Month) -> pa.Table:
         """The rows of one landed month, in the schema of the raw zone."""
-        with self._fs.open(self._history_path(series, month), "rb") as file:
-            return pq.read_table(file, schema=KLINE_SCHEMA)
+        return self._read(self._history_path(series, month), KLINE_SCHEMA)
+
+    def _read(self, path: str, schema: pa.Schema) -> pa.Table:
+        with self._fs.open(path, "rb") as file:
+            return pq.read_table(file, schema=schema)
 
     def provenance(self, series: Series, month: Month) -> Provenance | None:
         """Where a month came from; None when it has not landed."""
@@ -169,18 +162,27 @@ class RawZone:
         self, interval: str | None = None, symbols: Sequence[str] = (), months: Iterable[Month] | None = None
     ) -> list[HistoryFile]:
         """Landed months, ordered by series and month; of all symbols, intervals and months where none is named."""
+        return self._month_files(_HISTORY, interval, symbols, months)
+
+    def _month_files(
+        self, folder: str, interval: str | None, symbols: Sequence[str], months: Iterable[Month] | None
+    ) -> list[HistoryFile]:
         wanted = None if months is None else set(months)
         found = []
         for symbol in symbols or ("*",):
-            for path in self._glob(f"{_HISTORY}/symbol={symbol}/interval={interval or '*'}/*.parquet"):
+            pattern = f"{folder}/symbol={symbol}/interval={interval or '*'}/*.parquet"
+            for path, details in self._fs.glob(f"{glob.escape(self.root)}/{pattern}", detail=True).items():
                 *_, symbol_part, interval_part, name = path.split("/")
                 month = Month.parse(name.removesuffix(".parquet"))
                 if wanted is None or month in wanted:
                     series = Series(symbol_part.partition("=")[2], interval_part.partition("=")[2])
-                    found.append(
-                        HistoryFile(series, month, self._fs.unstrip_protocol(path) if not self._local else path)
-                    )
+                    address = path if self._local else self._fs.unstrip_protocol(path)
+                    found.append(HistoryFile(series, month, address, _version(details)))
         return sorted(found)
+
+    def month_file(self, series: Series, month: Month) -> HistoryFile | None:
+        """One landed month; None when it has not landed."""
+        return next(iter(self.history_files(series.interval, [series.symbol], [month])), None)
 
     def series(self) -> list[Series]:
         """The series that have landed."""
@@ -192,25 +194,97 @@ class RawZone:
     def _history_path(self, series: Series, month: Month) -> str:
         return f"{self._root}/{_HISTORY}/symbol={series.symbol}/interval={series.interval}/{month}.parquet"
 
+    # --- what sources disagreed about ----------------------------------------------------------------------------
+
+    def add_differences(self, series: Series, month: Month, found: pa.Table) -> None:
+        """Keep differences (in DIFFERENCE_SCHEMA) beside those that are known; one that is known is not kept twice."""
+        path = self._differences_path(series, month)
+        known = [self._read(path, DIFFERENCE_SCHEMA)] if self._fs.exists(path) else []
+        keys = [name for name in DIFFERENCE_SCHEMA.names if name != "found_at"]
+        every = pa.concat_tables([*known, found.cast(DIFFERENCE_SCHEMA)])
+        first = every.group_by(keys, use_threads=False).aggregate([("found_at", "min")])
+        rows = first.rename_columns([*keys, "found_at"]).select(DIFFERENCE_SCHEMA.names).sort_by("open_time")
+        if known and rows.num_rows == known[0].num_rows:
+            return
+        sink = pa.BufferOutputStream()
+        pq.write_table(rows.cast(DIFFERENCE_SCHEMA), sink, compression="zstd")
+        self._write(path, sink.getvalue())
+
+    def difference_files(self, interval: str | None = None, months: Iterable[Month] | None = None) -> list[HistoryFile]:
+        """The files of differences, ordered by series and month."""
+        return self._month_files(_DIFFERENCES, interval, (), months)
+
+    def _differences_path(self, series: Series, month: Month) -> str:
+        return f"{self._root}/{_DIFFERENCES}/symbol={series.symbol}/interval={series.interval}/{month}.parquet"
+
+    # --- when series began ---------------------------------------------------------------------------------------
+
+    def first_open_time(self, series: Series) -> datetime | None:
+        """When the first bar of a series opened, if the exchange was asked."""
+        try:
+            return datetime.fromisoformat(
+                json.loads(self._fs.cat_file(self._first_bar_path(series)))["first_open_time"]
+            )
+        except FileNotFoundError:
+            return None
+
+    def write_first_open_time(self, series: Series, first: datetime) -> None:
+        """Keep what the exchange answered."""
+        note = {"first_open_time": first.isoformat(), "asked_at": datetime.now(UTC).isoformat()}
+        self._write(self._first_bar_path(series), json.dumps(note).encode())
+
+    def _first_bar_path(self, series: Series) -> str:
+        return f"{self._root}/klines/first_bars/symbol={series.symbol}/interval={series.interval}.json"
+
+    # --- symbols -------------------------------------------------------------------------------------------------
+
+    def write_symbols(self, rows: pa.Table) -> None:
+        """Keep what the exchange trades, beside what it traded before."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(rows, sink, compression="zstd")
+        fetched_at = rows["fetched_at"][0].as_py()
+        self._write(f"{self._root}/symbols/{fetched_at:%Y-%m-%dT%H%M%S%fZ}.parquet", sink.getvalue())
+
+    def symbol_files(self) -> list[str]:
+        """The paths of all that is kept about symbols, oldest first."""
+        found = sorted(self._glob("symbols/*.parquet"))
+        return found if self._local else [self._fs.unstrip_protocol(path) for path in found]
+
+    def latest_symbols(self) -> pa.Table | None:
+        """What the exchange traded when it was last asked; None before that."""
+        found = sorted(self._glob("symbols/*.parquet"))
+        if not found:
+            return None
+        with self._fs.open(found[-1], "rb") as file:
+            return pq.read_table(file)
+
     # --- quarantine --------------------------------------------------------------------------------------------
 
-    def quarantine(self, url: str, content: bytes, reason: str) -> str:
-        """Keep a refused file with the reason beside it, under its own name. Returns its path."""
-        path = f"{self._root}/quarantine/{url.rsplit('/', 1)[-1]}"
+    def quarantine(self, name: str, content: bytes, note: Mapping[str, object]) -> str:
+        """Keep what was refused with the reason beside it. Returns its path. `note` has at least url and reason."""
+        path = f"{self._root}/quarantine/{name}"
         self._write(path, content)
-        note = {"url": url, "reason": reason, "bytes": len(content), "refused_at": datetime.now(UTC).isoformat()}
-        self._write(f"{path}.reason.json", json.dumps(note, indent=1).encode())
+        kept = {**note, "name": name, "bytes": len(content), "refused_at": datetime.now(UTC).isoformat()}
+        self._write(f"{path}.reason.json", json.dumps(kept, indent=1).encode())
         return path
 
-    def quarantined(self) -> list[dict[str, object]]:
-        """The notes of all refused files: url, reason, bytes, refused_at."""
+    def quarantined(self) -> list[dict[str, Any]]:
+        """The notes of everything refused: name, url, reason, bytes, refused_at and what else was known."""
         notes = sorted(self._glob("quarantine/*.reason.json"))
         return [json.loads(self._fs.cat_file(note)) for note in notes]
+
+    def quarantine_note(self, name: str) -> dict[str, Any] | None:
+        """The note of one refused file; None when it is not in quarantine."""
+        try:
+            note: dict[str, Any] = json.loads(self._fs.cat_file(f"{self._root}/quarantine/{name}.reason.json"))
+        except FileNotFoundError:
+            return None
+        return note
 
     def release(self, series: Series, period: str) -> None:
         """Drop what is in quarantine for a month (`2024-07`, its days too) or a day, because it has landed since."""
         interval = series.interval.replace("M", "mo")
-        for path in self._glob(f"quarantine/{series.symbol}-{interval}-{period}*"):
+        for path in self._glob(f"quarantine/{glob.escape(series.symbol)}-{interval}-{period}*"):
             self._fs.rm_file(path)
 
     # --- environment -------------------------------------------------------------------------------------------
@@ -235,8 +309,9 @@ class RawZone:
             owner = self.environment()
         if owner != environment:
             raise ConfigurationError(
-                f"{self._root} holds data of {owner}, and KLINEHOUSE_ARCHIVE_URL leads to {environment}.",
-                "The two never mix: set KLINEHOUSE_HOME to another folder, or remove this one.",
+                f"{self._root} holds data of {owner}, and the settings lead to {environment}.",
+                "The two never mix: look at KLINEHOUSE_ARCHIVE_URL and KLINEHOUSE_REST_URL, or set KLINEHOUSE_HOME to "
+                "another folder.",
             )
         self._claimed = environment
 
@@ -253,6 +328,11 @@ class RawZone:
             write_durably(Path(path), content, keep_existing=keep_existing)
         else:
             self._fs.pipe_file(path, bytes(content), mode="create" if keep_existing else "overwrite")
+
+
+def _version(details: Mapping[str, Any]) -> str:
+    """What a listing tells of a file's version: an object's etag, or size and time of change."""
+    return str(details.get("etag") or f"{details['size']}-{details.get('mtime', '')}")
 
 
 def write_durably(path: Path, content: bytes | pa.Buffer, *, keep_existing: bool = False) -> None:

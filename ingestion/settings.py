@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ingestion.errors import ConfigurationError, UsageError
@@ -28,14 +28,21 @@ class Settings(BaseSettings):
     target: Literal["duckdb"] = Field("duckdb", description="The warehouse engine.")
     raw_url: str = Field("", description="Root of the raw zone, any fsspec URL; empty means HOME/raw.")
     archive_url: str = Field("https://data.binance.vision", description="Archive of monthly and daily kline files.")
+    rest_url: str = Field(
+        "",
+        description="Host of the REST API; empty means the market-data host (https://data-api.binance.vision), or the "
+        "simulated exchange itself where the archive is a simulated one.",
+    )
     symbols: Annotated[tuple[str, ...], NoDecode] = Field(
         ("BTCUSDT", "ETHUSDT", "SOLUSDT"), description="Symbols to keep, separated by commas."
     )
     interval: str = Field("5m", description="Base interval; 15m 1h 4h 1d are derived from it.")
     start: date = Field(date(2020, 1, 1), description="First day of history.")
-    download_workers: int = Field(8, ge=1, le=64, description="Files downloaded and landed at the same time.")
+    download_workers: int = Field(16, ge=1, le=64, description="Files downloaded and landed at the same time.")
     http_timeout: float = Field(30.0, gt=0, description="Seconds to wait for the exchange to answer.")
     http_attempts: int = Field(6, ge=1, description="Tries per request before it counts as refused.")
+    max_wait: float = Field(300.0, ge=0, description="Seconds of rate limits and bans that a run waits out in all.")
+    rest_weight: int = Field(4800, ge=40, description="Request weight per minute to stay under; the exchange has 6000.")
     max_file_mb: int = Field(1024, ge=1, description="Largest file accepted from the exchange, packed or unpacked.")
     warehouse_wait: float = Field(30.0, ge=0, description="Seconds to wait for a busy warehouse.")
     warehouse_memory_mb: int = Field(2048, ge=256, description="Memory limit of the warehouse engine.")
@@ -48,9 +55,11 @@ class Settings(BaseSettings):
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().resolve()
 
-    @field_validator("archive_url")
+    @field_validator("archive_url", "rest_url")
     @classmethod
-    def _http(cls, url: str) -> str:
+    def _http(cls, url: str, info: ValidationInfo) -> str:
+        if not url and info.field_name == "rest_url":
+            return url
         if not url.startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https://")
         if not urlsplit(url).hostname:

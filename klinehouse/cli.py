@@ -4,7 +4,6 @@ import dataclasses
 import logging
 import os
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from datetime import UTC, date, datetime, timedelta
@@ -14,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 import stamina
 import typer
 
-from ingestion.errors import DataQuarantined, ExchangeRefused, KlinehouseError, UsageError
+from ingestion.errors import KlinehouseError, UsageError
 from ingestion.klines import Month, months_between
 from ingestion.settings import PREFIX, Settings, load_settings
+from klinehouse.history_report import print_landed, print_plan
 from klinehouse.output import (
     banner,
     err,
@@ -29,7 +29,7 @@ from klinehouse.output import (
 )
 
 if TYPE_CHECKING:
-    from ingestion.history import MonthResult
+    from ingestion.history.month import MonthResult
 
 app = typer.Typer(
     help="Exact crypto candles and indicators: land, build, publish, query.",
@@ -44,6 +44,11 @@ Symbols = Annotated[str | None, typer.Option(help="Symbols, separated by commas.
 Interval = Annotated[str | None, typer.Option(help="Base interval, such as 5m. Default: KLINEHOUSE_INTERVAL.")]
 Start = Annotated[str | None, typer.Option(help="First day or month, YYYY-MM[-DD]. Default: KLINEHOUSE_START.")]
 End = Annotated[str | None, typer.Option(help="Day or month before which to stop, YYYY-MM[-DD]. Default: now.")]
+
+MaxWait = Annotated[
+    float | None,
+    typer.Option(help="Seconds of rate limits and bans to wait out in all. Default: KLINEHOUSE_MAX_WAIT."),
+]
 
 
 def _examples(*lines: str) -> str:
@@ -64,10 +69,15 @@ def options(
     )
 )
 def backfill(
-    symbols: Symbols = None, interval: Interval = None, start: Start = None, end: End = None, json: Json = False
+    symbols: Symbols = None,
+    interval: Interval = None,
+    start: Start = None,
+    end: End = None,
+    max_wait: MaxWait = None,
+    json: Json = False,
 ) -> None:
     """Land, build and publish through Dagster: each month shows in the UI."""
-    settings = load_settings(symbols=symbols, interval=interval, start=_day(start, "--start"))
+    settings = load_settings(symbols=symbols, interval=interval, start=_day(start, "--start"), max_wait=max_wait)
     results = _backfill(settings, end, quiet=json)
     _report(settings, results, as_json=json)
 
@@ -89,68 +99,40 @@ def _backfill(settings: Settings, end: str | None, *, quiet: bool) -> "list[Mont
     return results
 
 
-@app.command(epilog=_examples("klinehouse land --symbols BTCUSDT --start 2024-07 --end 2025-02"))
+@app.command(
+    epilog=_examples(
+        "klinehouse land --symbols BTCUSDT --start 2024-07 --end 2025-02", "klinehouse land --plan --start 2024-07"
+    )
+)
 def land(
-    symbols: Symbols = None, interval: Interval = None, start: Start = None, end: End = None, json: Json = False
+    symbols: Symbols = None,
+    interval: Interval = None,
+    start: Start = None,
+    end: End = None,
+    max_wait: MaxWait = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what would be asked for, and ask for nothing.")] = False,
+    json: Json = False,
 ) -> None:
     """Land klines in the raw zone, without Dagster and dbt."""
-    from ingestion.binance.archive import Archive
-    from ingestion.history import land as run
-    from ingestion.raw_zone import RawZone
+    from ingestion.history.run import land_history, plan_history
 
-    settings = load_settings(symbols=symbols, interval=interval, start=_day(start, "--start"))
+    settings = load_settings(symbols=symbols, interval=interval, start=_day(start, "--start"), max_wait=max_wait)
     months = _months(settings, end)
-    with (
-        progress(len(months) * len(settings.symbols), "land", quiet=json) as bar,
-        Archive(settings) as archive,
-    ):
-        results = run(
-            archive,
-            RawZone(settings.raw_root),
-            settings.series,
-            months,
-            workers=settings.download_workers,
-            on_result=lambda result: bar.advance(),
-        )
+    if plan:
+        print_plan(plan_history(settings, settings.series, months), as_json=json)
+        return
+    with progress(len(months) * len(settings.symbols), "land", quiet=json) as bar:
+        results = land_history(settings, settings.series, months, on_result=lambda result: bar.advance())
     _report(settings, results, as_json=json)
 
 
 def _report(settings: Settings, results: "Sequence[MonthResult]", *, as_json: bool) -> None:
     """Say what landed; end with DataQuarantined or ExchangeRefused when that is how it went."""
-    summary = []
-    for series in settings.series:
-        own = [result for result in results if result.series == series]
-        outcomes = Counter(str(result.outcome) for result in own)
-        summary.append(
-            {
-                "symbol": series.symbol,
-                "interval": series.interval,
-                "rows": sum(result.rows for result in own),
-                "months": len(own),
-                **{name: outcomes[name] for name in ("landed", "unchanged", "absent", "quarantined")},
-                "downloads": sum(result.downloads for result in own),
-                "downloaded_bytes": sum(result.downloaded_bytes for result in own),
-            }
-        )
-    problems = [problem for result in results for problem in result.problems]
+    from ingestion.history.run import raise_for
+
     _banner(settings)
-    if as_json:
-        print_json({"series": summary, "problems": problems} | _environment(settings))
-    else:
-        print_table("Landed", list(summary[0]), [list(row.values()) for row in summary])
-    if problems:
-        for problem in problems if not as_json else ():
-            err.print(f"quarantined: {problem}", soft_wrap=True, markup=False)
-        raise DataQuarantined(
-            f"{len(problems)} files were refused and are in quarantine; everything else has landed.",
-            "They are tried again on the next run; `klinehouse status` lists them.",
-        )
-    for row in summary:
-        if row["absent"] == row["months"]:
-            raise ExchangeRefused(
-                f"The archive has nothing of {row['symbol']} {row['interval']} in these months.",
-                "Check the symbol, the interval and the dates.",
-            )
+    print_landed(settings.series, results, _environment(settings), as_json=as_json)
+    raise_for(results)
 
 
 @app.command(epilog=_examples("klinehouse build", "klinehouse build --start 2024-07 --end 2024-08"))

@@ -24,6 +24,7 @@ def examine(settings: Settings) -> list[Finding]:
         _look("home can be written", lambda: _writable(quick)),
         _look("raw zone can be written", lambda: _raw_zone(quick)),
         _look("archive answers", lambda: _archive(quick)),
+        _look("REST answers", lambda: _rest(quick)),
         _look("warehouse can be opened", lambda: _warehouse(quick)),
     ]
 
@@ -54,11 +55,18 @@ def _raw_zone(settings: Settings) -> str:
 
 
 def _archive(settings: Settings) -> str:
-    from ingestion.binance.archive import Archive
+    from ingestion.binance.exchange import Exchange
 
-    with Archive(settings) as archive:
-        simulation = archive.check()
+    with Exchange(settings) as exchange:
+        simulation = exchange.archive.check()
     return f"{settings.archive_url}" + (f" (simulated, {simulation})" if simulation else "")
+
+
+def _rest(settings: Settings) -> str:
+    from ingestion.binance.exchange import Exchange
+
+    with Exchange(settings) as exchange:
+        return f"{exchange.rest.base}: its clock says {exchange.rest.now:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _warehouse(settings: Settings) -> str:

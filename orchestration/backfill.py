@@ -11,7 +11,7 @@ import dagster as dg
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from ingestion.errors import KlinehouseError
-from ingestion.history import MonthResult
+from ingestion.history.month import MonthResult
 from ingestion.klines import Month
 from ingestion.settings import Settings
 from orchestration.definitions import build_defs

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import dagster as dg
 
-from ingestion.binance.archive import Archive
-from ingestion.history import MonthResult, land
+from ingestion.history.month import MonthResult
+from ingestion.history.run import land_history
 from ingestion.klines import KLINE_SCHEMA, Month, Series
 from ingestion.raw_zone import Environment, RawZone
 from ingestion.settings import Settings
@@ -22,21 +22,13 @@ OWNERS = ["team:market-data"]
 
 @dataclass
 class HistoryLander:
-    """Lands months from the archive of the settings. `on_result` hears of each month as it is done."""
+    """Lands months from the exchange of the settings. `on_result` hears of each month as it is done."""
 
     settings: Settings
     on_result: Callable[[MonthResult], None] = field(default=lambda result: None)
 
     def land(self, series: Series, months: Sequence[Month]) -> list[MonthResult]:
-        with Archive(self.settings) as archive:
-            return land(
-                archive,
-                RawZone(self.settings.raw_root),
-                [series],
-                months,
-                workers=self.settings.download_workers,
-                on_result=self.on_result,
-            )
+        return land_history(self.settings, [series], months, on_result=self.on_result)
 
 
 def month_metadata(result: MonthResult, environment: Environment | None) -> dict[str, object]:

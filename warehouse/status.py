@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ingestion.klines import Series
-from ingestion.raw_zone import Environment, Provenance, RawZone
+from ingestion.provenance import Provenance
+from ingestion.raw_zone import Environment, RawZone
 from ingestion.settings import Settings
 from warehouse.serving import BARS, ServedFile, served_files
 
@@ -56,7 +57,7 @@ def _raw_status(zone: RawZone, series: Series) -> SeriesStatus:
         max(closes, default=None),
         sum(month.bytes for month in landed),
         len(landed),
-        tuple(sorted({provenance.source for provenance in provenances})),
+        tuple(sorted({source for provenance in provenances for source in provenance.sources})),
     )
 
 

@@ -11,54 +11,43 @@ import struct
 import zipfile
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from types import TracebackType
-from typing import Self
 
-import httpx2
-import stamina
 from isal import isal_zlib
 
+from ingestion.binance.http import Answer, Http, TooLarge
 from ingestion.errors import ExchangeRefused
 from ingestion.klines import Month, Series
 from ingestion.settings import Settings
 
-# A server that is not the real exchange says so in this header of every answer; its value names what it plays.
-SIMULATED_HEADER = "x-klinehouse-simulated"
-
 _CHECKSUM_LINE = re.compile(r"([0-9a-fA-F]{64})\s[\s*](\S+)\s*")
-_REFUSALS = {
-    401: "Check KLINEHOUSE_ARCHIVE_URL.",
-    403: "The host blocks this address or the file is closed; wait, or set KLINEHOUSE_ARCHIVE_URL to a mirror.",
-    451: "The host does not serve this country; set KLINEHOUSE_ARCHIVE_URL to a mirror.",
-}
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What tells whether a file changed at the source without fetching it: its checksum line and the zip's headers."""
+
+    checksum: str
+    headers: str
 
 
 class BadArchiveFile(Exception):
     """A file that is there but cannot be trusted: wrong checksum, broken zip, too large."""
 
-    def __init__(self, url: str, reason: str, content: bytes) -> None:
+    def __init__(self, url: str, reason: str, content: bytes, fingerprint: Fingerprint) -> None:
         super().__init__(f"{url}: {reason}")
-        self.url, self.reason, self.content = url, reason, content
+        self.url, self.reason, self.content, self.fingerprint = url, reason, content, fingerprint
 
 
 @dataclass(frozen=True)
 class ArchiveFile:
-    """A verified archive file: the CSV text it holds and where it came from."""
+    """A verified archive file: the zip, the CSV text it holds, and where it came from."""
 
     url: str
     sha256: str
     text: bytes
-    zip_bytes: int
+    content: bytes
     fetched_at: datetime
-    simulation: str | None
-
-
-class _Passing(Exception):
-    """An answer worth another try: 5xx, 429, 408."""
-
-
-# A body that does not decode was cut or mangled on the way, as one that stops early.
-_RETRIED = (httpx2.TransportError, httpx2.DecodingError, _Passing)
+    fingerprint: Fingerprint
 
 
 def monthly_path(series: Series, month: Month) -> str:
@@ -79,99 +68,83 @@ def _path(kind: str, series: Series, period: str) -> str:
 class Archive:
     """Downloads and verifies archive files. Safe to share between threads."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, http: Http) -> None:
         self._base = settings.archive_url
-        self._attempts = settings.http_attempts
+        self._http = http
         self._max_bytes = settings.max_file_mb << 20
-        self._client = httpx2.Client(
-            timeout=settings.http_timeout,
-            limits=httpx2.Limits(max_connections=settings.download_workers),
-            headers={"user-agent": "klinehouse"},
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._client.close()
+        self.simulation: str | None = None
 
     def fetch(self, path: str) -> ArchiveFile | None:
         """Download `path`, verify it against its `.CHECKSUM` and unpack it; None when the archive does not have it.
 
         A mismatch is tried once more, because a file and its checksum are replaced one after the other upstream.
         """
-        for last_try in (False, True):
-            found = self._get(path)
-            if found is None:
-                return None
-            content, simulation = found
-            sha256 = hashlib.sha256(content).hexdigest()
-            problem = self._checksum_problem(path, sha256)
-            if problem is None:
-                break
-            if last_try:
-                raise BadArchiveFile(self._url(path), problem, content)
+        answer = self._get(path)
+        if answer is None:
+            return None
+        checksum = self.checksum(path)
+        if _checksum_problem(path, answer.body, checksum):
+            answer = self._get(path) or answer
+            checksum = self.checksum(path)
+        fingerprint = Fingerprint(checksum or "", _versions(answer))
+        problem = _checksum_problem(path, answer.body, checksum)
+        if problem:
+            raise BadArchiveFile(self.url(path), problem, answer.body, fingerprint)
         name = path.rsplit("/", 1)[-1].removesuffix(".zip") + ".csv"
         try:
-            text = unzip_single(content, name, self._max_bytes)
+            text = unzip_single(answer.body, name, self._max_bytes)
         except (zipfile.BadZipFile, struct.error, NotImplementedError, ValueError) as error:
-            raise BadArchiveFile(self._url(path), f"not a readable zip: {error}", content) from error
-        return ArchiveFile(self._url(path), sha256, text, len(content), datetime.now(UTC), simulation)
+            raise BadArchiveFile(self.url(path), f"not a readable zip: {error}", answer.body, fingerprint) from error
+        sha256 = hashlib.sha256(answer.body).hexdigest()
+        return ArchiveFile(self.url(path), sha256, text, answer.body, datetime.now(UTC), fingerprint)
+
+    def checksum(self, path: str) -> str | None:
+        """What stands in the file's `.CHECKSUM`; None when there is none."""
+        answer = self._get(f"{path}.CHECKSUM")
+        return None if answer is None else answer.body[:1000].decode("utf-8", "replace")
+
+    def fingerprint(self, path: str) -> Fingerprint:
+        """The file's fingerprint now, without fetching it."""
+        return Fingerprint(self.checksum(path) or "", _versions(self._http.head(self.url(path))))
 
     def check(self) -> str | None:
         """Ask the host for a file that it has always had; returns the simulation's name if it is a simulated host."""
-        found = self._get(monthly_path(Series("BTCUSDT", "1d"), Month(2020, 1)) + ".CHECKSUM")
-        return found[1] if found else None
+        self.checksum(monthly_path(Series("BTCUSDT", "1d"), Month(2020, 1)))
+        return self.simulation
 
-    def _checksum_problem(self, path: str, sha256: str) -> str | None:
-        found = self._get(f"{path}.CHECKSUM")
-        if found is None:
-            return "its .CHECKSUM is missing"
-        line = _CHECKSUM_LINE.fullmatch(found[0][:1000].decode("utf-8", "replace"))
-        if line is None:
-            return "its .CHECKSUM is not a checksum line"
-        if line[2] != path.rsplit("/", 1)[-1]:
-            return f"its .CHECKSUM is for {line[2]!r}"
-        return None if line[1].lower() == sha256 else f"SHA-256 is {sha256}, its .CHECKSUM says {line[1].lower()}"
-
-    def _url(self, path: str) -> str:
+    def url(self, path: str) -> str:
         return f"{self._base}/{path}"
 
-    def _get(self, path: str) -> tuple[bytes, str | None] | None:
-        """Body and simulation name of `path`; None on 404. Retries what passes, with backoff and jitter."""
-        url = self._url(path)
+    def _get(self, path: str) -> Answer | None:
         try:
-            for attempt in stamina.retry_context(
-                on=_RETRIED,
-                attempts=self._attempts,
-                timeout=None,
-                wait_initial=0.2,
-                wait_max=20,
-            ):
-                with attempt:
-                    return self._get_once(url)
-        except _RETRIED as error:
-            raise ExchangeRefused(
-                f"{url} failed {self._attempts} times: {error}.",
-                "Check the network and KLINEHOUSE_ARCHIVE_URL, then run again; what has landed is kept.",
-            ) from error
-        raise AssertionError("unreachable: a retry context returns or raises")
+            answer = self._http.get(self.url(path))
+        except TooLarge as error:
+            raise BadArchiveFile(self.url(path), str(error), b"", Fingerprint("", "")) from error
+        self.simulation = answer.simulation
+        if answer.status == 400:
+            raise ExchangeRefused(f"{self.url(path)} was refused with HTTP 400.", "Check KLINEHOUSE_ARCHIVE_URL.")
+        return answer if answer.status == 200 else None
 
-    def _get_once(self, url: str) -> tuple[bytes, str | None] | None:
-        with self._client.stream("GET", url) as response:
-            status = response.status_code
-            if status == httpx2.codes.NOT_FOUND:
-                return None
-            if status >= 500 or status in (408, 429):
-                raise _Passing(f"HTTP {status}")
-            if status != httpx2.codes.OK:
-                raise ExchangeRefused(f"{url} was refused with HTTP {status}.", _REFUSALS.get(status, "Check the URL."))
-            body = io.BytesIO()
-            for chunk in response.iter_bytes():
-                body.write(chunk)
-                if body.tell() > self._max_bytes:
-                    raise BadArchiveFile(url, f"larger than {self._max_bytes >> 20} MB", b"")
-            return body.getvalue(), response.headers.get(SIMULATED_HEADER)
+
+def _versions(answer: Answer) -> str:
+    """The headers by which a host tells versions of a file apart."""
+    return " ".join(answer.headers.get(name, "-") for name in ("etag", "last-modified", "content-length"))
+
+
+def _checksum_problem(path: str, content: bytes, checksum: str | None) -> str | None:
+    if checksum is None:
+        return "its .CHECKSUM is missing"
+    expected = checksum_of(path, checksum)
+    if expected is None:
+        return f"its .CHECKSUM is not the checksum line of that file but {checksum[:100]!r}"
+    sha256 = hashlib.sha256(content).hexdigest()
+    return None if expected == sha256 else f"SHA-256 is {sha256}, its .CHECKSUM says {expected}"
+
+
+def checksum_of(path: str, checksum: str) -> str | None:
+    """The SHA-256 in a checksum line, if it is one for the file at `path`."""
+    line = _CHECKSUM_LINE.fullmatch(checksum)
+    return line[1].lower() if line and line[2] == path.rsplit("/", 1)[-1] else None
 
 
 def unzip_single(content: bytes, name: str, max_bytes: int) -> bytes:

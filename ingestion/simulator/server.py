@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ingestion.binance.archive import SIMULATED_HEADER
+from ingestion.binance.http import SIMULATED_HEADER
 from ingestion.simulator.archive import archive_route, folder_files, market_files
 from ingestion.simulator.market import Market
 

@@ -1,0 +1,124 @@
+"""A month as it is put together from the answers of several sources, by their order of trust."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ingestion.binance.wire import ParsedKlines
+from ingestion.grid import Window, micros
+from ingestion.history.plan import REST, find_holes
+from ingestion.klines import KLINE_SCHEMA, Series, grid_micros
+from ingestion.provenance import Provenance, SourceFile
+from ingestion.reconcile import conflicts, differences
+from ingestion.row_rules import Ints, Mask, index_array, integers
+
+
+@dataclass
+class Draft:
+    """Rows in order of time, one per open time; the answers they came from; what these disagreed about."""
+
+    series: Series
+    rows: pa.Table = field(default_factory=KLINE_SCHEMA.empty_table)
+    files: tuple[SourceFile, ...] = ()
+    replaced: tuple[SourceFile, ...] = ()
+    duplicates: int = 0
+    conflicts: int = 0
+    broken: int = 0
+    disagreements: list[pa.Table] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, series: Series, rows: pa.Table, landed: Provenance) -> "Draft":
+        """What has landed, to be added to."""
+        return cls(series, rows, landed.files, landed.replaced, landed.duplicates, landed.conflicts, landed.broken)
+
+    @property
+    def open_times(self) -> Ints:
+        """Microseconds, in order."""
+        return integers(self.rows["open_time"])
+
+    def begins_by(self, at: datetime) -> bool:
+        """Whether there is a bar at `at` or before it."""
+        return self.rows.num_rows > 0 and int(self.open_times[0]) <= micros(at)
+
+    def put(self, file: SourceFile, parsed: ParsedKlines) -> None:
+        """Take an answer in. An archive file stands for all archive rows of its window; REST rows stay where no archive
+        file has a bar. What was there and differs is remembered."""
+        self._remember(file, parsed)
+        if file.source == REST:
+            new = _where(parsed.rows, ~np.isin(integers(parsed.rows["open_time"]), self.open_times))
+            self._merge(self.rows, new)
+        else:
+            yields = _inside(self.open_times, file.window) & ~self._is_rest()
+            yields |= np.isin(self.open_times, integers(parsed.rows["open_time"]))
+            self._merge(_where(self.rows, ~yields), parsed.rows)
+            self.replaced += tuple(own for own in self.files if own.url == file.url and own.sha256 != file.sha256)
+            self.files = tuple(own for own in self.files if own.source == REST or not _contains(file, own))
+        self.files = (*self.files, file)
+        self.duplicates += parsed.duplicates
+        self.conflicts += parsed.superseded.num_rows
+        self.broken += parsed.broken.rows.num_rows
+
+    def _merge(self, one: pa.Table, other: pa.Table) -> None:
+        parts = [part for part in (one, other) if part.num_rows]
+        rows = pa.concat_tables(parts) if len(parts) > 1 else (parts or [one])[0]
+        self.rows = rows if _ascends(rows) else rows.sort_by("open_time")
+
+    def _is_rest(self) -> Mask:
+        return np.array([source == REST for source in self.rows["source"].to_pylist()], bool)
+
+    def _remember(self, file: SourceFile, parsed: ParsedKlines) -> None:
+        if parsed.superseded.num_rows:
+            self.disagreements.append(conflicts(parsed.rows, parsed.superseded))
+        for source in sorted({own.source for own in self.files} - ({REST} if file.source == REST else set())):
+            spoke = [_overlap(own.window, file.window) for own in self.files if own.source == source]
+            rows = self.rows.filter(pc.equal(self.rows["source"], source))
+            windows = [part for part in spoke if part]
+            if windows:
+                self.disagreements.append(differences(parsed.rows, rows, windows, file.source, source))
+
+    def rows_by_source(self, window: Window) -> dict[str, int]:
+        """How many bars of `window` each kind of source gave."""
+        counted = pc.value_counts(_where(self.rows, _inside(self.open_times, window))["source"])
+        return {entry["values"]: entry["counts"] for entry in counted.to_pylist()}
+
+    def provenance(self, window: Window) -> Provenance:
+        """Of the rows as they are; `window` is the part of the month that the sources spoke of."""
+        length = grid_micros(self.series.interval)
+        return Provenance(
+            files=self.files,
+            rows=self.rows.num_rows,
+            sources=tuple(sorted(pc.unique(self.rows["source"]).to_pylist())),
+            covered_until=window.end,
+            holes=find_holes(self.series, self.open_times, window),
+            replaced=self.replaced,
+            duplicates=self.duplicates,
+            conflicts=self.conflicts,
+            broken=self.broken,
+            off_grid=int(np.count_nonzero(self.open_times % length)) if length else 0,
+        )
+
+
+def _where(table: pa.Table, mask: Mask) -> pa.Table:
+    return table if mask.all() else table.take(index_array(np.flatnonzero(mask)))
+
+
+def _inside(open_times: Ints, window: Window) -> Mask:
+    inside: Mask = (open_times >= micros(window.start)) & (open_times < micros(window.end))
+    return inside
+
+
+def _contains(outer: SourceFile, inner: SourceFile) -> bool:
+    return outer.start <= inner.start and inner.end <= outer.end
+
+
+def _overlap(one: Window, other: Window) -> Window | None:
+    start, end = max(one.start, other.start), min(one.end, other.end)
+    return Window(start, end) if start < end else None
+
+
+def _ascends(table: pa.Table) -> bool:
+    open_times = integers(table["open_time"])
+    return bool((open_times[1:] > open_times[:-1]).all())

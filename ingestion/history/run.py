@@ -1,0 +1,110 @@
+"""A run over many months of many series, and the log that it leaves."""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from ingestion.binance.exchange import Exchange
+from ingestion.errors import DataQuarantined, ExchangeRefused
+from ingestion.history import execution_log
+from ingestion.history.month import MonthResult, Problem, land_month
+from ingestion.history.plan import MonthPlan, plan_month
+from ingestion.history.sources import Sources
+from ingestion.klines import Month, Series
+from ingestion.raw_zone import RawZone
+from ingestion.settings import Settings
+
+# Months whose end is nearer than this need the exchange's own clock; the archive has all of older ones.
+_RECENT = timedelta(days=62)
+
+
+@dataclass(frozen=True)
+class PlannedMonth:
+    """One month of one series, what has landed of it, and what would be asked for."""
+
+    series: Series
+    month: Month
+    landed_rows: int | None
+    plan: MonthPlan
+
+
+def plan_history(settings: Settings, series: Sequence[Series], months: Sequence[Month]) -> list[PlannedMonth]:
+    """What `land_history` would ask for, found without asking (by this machine's clock)."""
+    zone, now = RawZone(settings.raw_root), datetime.now(UTC)
+    planned = []
+    for one in series:
+        first = zone.first_open_time(one)
+        for month in months:
+            landed = zone.provenance(one, month)
+            plan = plan_month(one, month, now, landed, first)
+            planned.append(PlannedMonth(one, month, landed.rows if landed else None, plan))
+    return planned
+
+
+def land_history(
+    settings: Settings,
+    series: Sequence[Series],
+    months: Sequence[Month],
+    *,
+    on_result: Callable[[MonthResult], None] = lambda result: None,
+) -> list[MonthResult]:
+    """Land `months` of each series, several at a time; memory is bounded by the number of workers and cores.
+
+    `on_result` hears of each month as it is done, from the worker's thread. What is bad is quarantined and reported in
+    the results; an archive that refuses ends the whole run with ExchangeRefused, and what has landed stays. Every run,
+    also one that fails, leaves a log in `logs/history/`.
+    """
+    with Exchange(settings) as exchange, execution_log.recording(settings, exchange.traffic) as record:
+
+        def heard(result: MonthResult) -> None:
+            record.add(result)
+            on_result(result)
+
+        return _land(settings, exchange, series, months, heard)
+
+
+def _land(
+    settings: Settings,
+    exchange: Exchange,
+    series: Sequence[Series],
+    months: Sequence[Month],
+    on_result: Callable[[MonthResult], None],
+) -> list[MonthResult]:
+    sources = Sources(exchange, RawZone(settings.raw_root))
+    is_recent = any(datetime.now(UTC) - month.end < _RECENT for month in months)
+    now = sources.now() if is_recent else datetime.now(UTC)
+
+    def task(one: Series, month: Month) -> MonthResult:
+        result = land_month(sources, one, month, now)
+        on_result(result)
+        return result
+
+    with ThreadPoolExecutor(settings.download_workers, thread_name_prefix="land") as pool:
+        return _results(pool, [pool.submit(task, one, month) for one in series for month in months])
+
+
+def _results(pool: ThreadPoolExecutor, futures: Iterable[Future[MonthResult]]) -> list[MonthResult]:
+    futures = list(futures)
+    done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+    failed = next((future for future in done if future.exception()), None)
+    if failed is not None:
+        pool.shutdown(cancel_futures=True)
+        failed.result()
+    return [future.result() for future in futures]
+
+
+def raise_for(results: Sequence[MonthResult]) -> None:
+    """Raise what a finished run has to answer for: a source that refused, then what went into quarantine."""
+    refused: list[Problem] = [problem for result in results for problem in result.refused]
+    if refused:
+        reasons = sorted({problem.reason for problem in refused})
+        raise ExchangeRefused(
+            f"{len(refused)} months could not be completed: {' '.join(reasons)}", "What has landed is kept; run again."
+        )
+    quarantined = sum(len(result.quarantined) for result in results)
+    if quarantined:
+        raise DataQuarantined(
+            f"{quarantined} files or rows were refused and are in quarantine; everything else has landed.",
+            "They are tried again when they change at the source; `klinehouse status` lists them.",
+        )
