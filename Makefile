@@ -31,7 +31,7 @@ check: $(STAMP) ## Format, lint, types, import rule, SQL lint, Dagster definitio
 	mkdir -p .cache && KLINEHOUSE_WAREHOUSE_PATH=.cache/klinehouse.duckdb $(RUN)/sqlfluff lint dbt_project/models
 	PATH="$(CURDIR)/$(RUN):$$PATH" KLINEHOUSE_HOME=.cache/check $(RUN)/dg check defs
 
-bench: $(STAMP) ## Measure, and write docs/benchmarks.md
+bench: $(STAMP) ## Measure, and write docs/benchmarks.md and the figures of docs/indicators
 	$(RUN)/python benchmarks/report.py
 
 lock: $(UV) ## Resolve the dependencies anew

@@ -1,8 +1,8 @@
-"""Runs every benchmark and writes docs/benchmarks.md."""
+"""Runs every benchmark and writes docs/benchmarks.md, and the figures of docs/indicators."""
 
 from datetime import UTC, datetime
 
-from benchmarks import build, history
+from benchmarks import build, history, indicators
 from benchmarks.measuring import ROOT, machine
 
 HEADER = """# Benchmarks
@@ -23,6 +23,7 @@ def main() -> None:
     text += table("`benchmarks/build.py`", build.__doc__ or "", build.build())
     (ROOT / "docs" / "benchmarks.md").write_text(text)
     print(text)
+    indicators.write(indicators.indicators())
 
 
 if __name__ == "__main__":

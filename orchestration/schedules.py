@@ -8,8 +8,7 @@ import dagster as dg
 
 from orchestration.history import RAW_KLINES
 from orchestration.partitions import PartitionSpace, month_symbol_key, refresh_months
-from orchestration.warehouse_assets import BARS
-from warehouse.serving import DIMENSIONS
+from orchestration.warehouse_assets import BARS, DIMENSIONS_GROUP
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -20,7 +19,8 @@ PUBLISH = "publish"
 
 
 def jobs() -> "list[UnresolvedAssetJobDefinition]":
-    dimensions = dg.AssetSelection.assets(*DIMENSIONS, "quote_assets")
+    # Seeds are of this group too, read by a dimension or not.
+    dimensions = dg.AssetSelection.groups(DIMENSIONS_GROUP)
     return [
         dg.define_asset_job(LAND, dg.AssetSelection.assets(RAW_KLINES), description="Archive to raw zone."),
         dg.define_asset_job(

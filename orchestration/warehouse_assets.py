@@ -30,6 +30,8 @@ from warehouse.serving import is_simulated
 # One writer at a time on the warehouse file; dagster.yaml gives every pool one slot.
 POOL = "warehouse"
 BARS = dg.AssetKey("market_data_unified")
+# Everything without partitions: dimensions and seeds.
+DIMENSIONS_GROUP = "dimensions"
 
 # Staging views belong to the partitioned run, because the incremental models read them.
 INCREMENTAL = "path:models/staging config.materialized:incremental"
@@ -59,7 +61,7 @@ class Translator(DagsterDbtTranslator):
         is_dimension = node["name"].startswith("dim_") or node["resource_type"] == "seed"
         return spec.replace_attributes(
             key=dg.AssetKey(node["name"]),
-            group_name="dimensions" if is_dimension else "warehouse",
+            group_name=DIMENSIONS_GROUP if is_dimension else "warehouse",
             owners=OWNERS,
             automation_condition=None if is_dimension else FOLLOW_INPUTS,
         )

@@ -30,7 +30,7 @@ def test_the_example_environment_names_every_setting_that_a_user_may_set() -> No
 
 
 @pytest.mark.parametrize(
-    "page", sorted(path.relative_to(ROOT) for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")])
+    "page", sorted(path.relative_to(ROOT) for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
 )
 def test_links_inside_the_project_lead_somewhere(page: Path) -> None:
     text = (ROOT / page).read_text()

@@ -13,7 +13,7 @@ from ingestion.klines import Month, Series
 from ingestion.settings import Settings
 from orchestration.definitions import build_defs
 from orchestration.history import HistoryLander
-from orchestration.schedules import LAND
+from orchestration.schedules import LAND, PUBLISH
 
 SNAPSHOT = Path(__file__).with_name("asset_graph.json")
 
@@ -89,6 +89,11 @@ def test_schedules_run_after_the_archive_has_its_files_and_dimensions_at_ten_pas
 ) -> None:
     crons = {schedule.name: schedule.cron_schedule for schedule in defs.schedules or ()}
     assert crons == {"refresh_history": "15 9 * * *", "refresh_dimensions": "10 0 * * *"}
+
+
+def test_publishing_builds_everything_without_partitions_first(defs: dg.Definitions) -> None:
+    without = {node.key for node in defs.resolve_asset_graph().asset_nodes if node.partitions_def is None}
+    assert defs.resolve_job_def(PUBLISH).asset_layer.executable_asset_keys == without
 
 
 class FakeLander(HistoryLander):
