@@ -15,15 +15,16 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import csv
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from ingestion.errors import UsageError
-from ingestion.klines import INTERVAL_MICROS, Month, Series
-from ingestion.simulator.market import Bars, Ints, Market
+from ingestion.klines import Month, Series
+from ingestion.simulator.market import Bars, Market, instant_of, micros
+from ingestion.simulator.text import decimals
+from ingestion.simulator.trouble import Trouble
 
 _PATH = re.compile(
     r"data/spot/(?P<kind>monthly|daily)/klines/(?P<symbol>[^/]+)/(?P<interval>[^/]+)/"
@@ -31,36 +32,86 @@ _PATH = re.compile(
 )
 _MICROSECONDS_FROM = datetime(2025, 1, 1, tzinfo=UTC)
 _NO_DAILY = ("3d", "1w", "1M")
-_NO_SUCH_KEY = (
-    '<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>NoSuchKey</Code><Message>The specified key does not exist.'
-    "</Message><RequestId>SIMULATED</RequestId><HostId>SIMULATED</HostId></Error>"
-)
+_PAGE = "<html><head><title>data.binance.vision</title></head><body>The service is being maintained.</body></html>"
 
 Files = Callable[[str], bytes | None]
 
 
-def archive_route(files: Files) -> Route:
-    """The face itself: `/data/...` answered by `files`, with the checksum of each zip beside it."""
+class ArchiveFace:
+    """`/data/...` answered by `files`, with the checksum of each zip beside it and the faults that files can have."""
 
-    def serve(request: Request) -> Response:
+    def __init__(self, files: Files, trouble: Trouble) -> None:
+        self._files, self._trouble = files, trouble
+
+    def routes(self) -> list[Route]:
+        return [Route("/data/{rest:path}", self._serve)]
+
+    def _serve(self, request: Request) -> Response:
         path = request.url.path.lstrip("/")
-        content = _checksum(files, path) if path.endswith(".CHECKSUM") else files(path)
-        if content is None:
-            return Response(_NO_SUCH_KEY, 404, media_type="application/xml")
+        is_checksum = path.endswith(".CHECKSUM")
+        zip_path = path.removesuffix(".CHECKSUM")
+        content = self._files(zip_path)
+        if content is None or self._is_missing(zip_path):
+            return _error(404, "NoSuchKey", "The specified key does not exist.")
+        return self._checksum(zip_path, content) if is_checksum else self._zip(zip_path, content)
+
+    def _is_missing(self, path: str) -> bool:
+        missing = "/monthly/" in path and self._trouble.strikes("missing_monthly", _name(path))
+        if missing:
+            self._trouble.fire("missing_monthly")
+        return missing
+
+    def _zip(self, path: str, content: bytes) -> Response:
+        fetches = self._trouble.attempt(f"fetches of {path}")
+        ill = functools.partial(self._is_ill, name=_name(path), fetches=fetches)
+        if ill("access_denied"):
+            return _error(403, "AccessDenied", "Access Denied")
+        if ill("html_200"):
+            return Response(_PAGE, media_type="text/html")
+        # A short file goes with its own checksum: both count the checksums asked for, so that a pair is of one kind.
+        checksums = self._trouble.attempts(f"fetches of {path}.CHECKSUM")
+        if "/monthly/" in path and self._is_ill("short_monthly", name=_name(path), fetches=checksums + 1):
+            content = _shortened(content)
+        if ill("truncated_zip"):
+            content = content[: len(content) // 2]
         return Response(content, media_type="application/zip", headers={"server": "AmazonS3"})
 
-    return Route("/data/{rest:path}", serve)
+    def _checksum(self, path: str, content: bytes) -> Response:
+        fetches = self._trouble.attempt(f"fetches of {path}.CHECKSUM")
+        written = self._files(f"{path}.CHECKSUM")
+        if "/monthly/" in path and self._trouble.is_ill("short_monthly", _name(path), fetches):
+            content, written = _shortened(content), None
+        if self._is_ill("stale_checksum", name=_name(path), fetches=fetches):
+            content, written = content + b"as it was before", None
+        line = f"{hashlib.sha256(content).hexdigest()}  {_name(path)}\n".encode()
+        return Response(written or line, media_type="application/zip", headers={"server": "AmazonS3"})
+
+    def _is_ill(self, fault: str, *, name: str, fetches: int) -> bool:
+        ill = self._trouble.is_ill(fault, name, fetches)
+        if ill:
+            self._trouble.fire(fault)
+        return ill
 
 
-def _checksum(files: Files, path: str) -> bytes | None:
-    written = files(path)
-    if written is not None:
-        return written
-    content = files(path.removesuffix(".CHECKSUM"))
-    if content is None:
-        return None
-    name = path.rsplit("/", 1)[-1].removesuffix(".CHECKSUM")
-    return f"{hashlib.sha256(content).hexdigest()}  {name}\n".encode()
+def _name(path: str) -> str:
+    return path.rsplit("/", 1)[-1]
+
+
+def _error(status: int, code: str, message: str) -> Response:
+    """An error as the host writes it."""
+    body = (
+        f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{message}</Message>'
+        "<RequestId>SIMULATED</RequestId><HostId>SIMULATED</HostId></Error>"
+    )
+    return Response(body, status, media_type="application/xml")
+
+
+def _shortened(content: bytes) -> bytes:
+    """The same zip with the first third of its rows."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        name = archive.namelist()[0]
+        lines = archive.read(name).splitlines(keepends=True)
+    return _zip(name, b"".join(lines[: max(len(lines) // 3, 1)]))
 
 
 def folder_files(folder: Path) -> Files:
@@ -80,21 +131,26 @@ def folder_files(folder: Path) -> Files:
     return read
 
 
-def market_files(market: Market, now: Callable[[], datetime]) -> Files:
-    """Synthetic files: a month is there when it is over, a day when it is over."""
+def market_files(market: Market, now: Callable[[], datetime], trouble: Trouble | None = None) -> Files:
+    """Synthetic files: a month is there when it and its last bar are over, a day when it is over."""
 
     # A client asks for a zip and then for its checksum; 64 five-minute months are about 25 MB.
     @functools.lru_cache(maxsize=64)
-    def build(series: Series, kind: str, period: str) -> bytes | None:
-        month = Month.parse(period)
-        bars = market.bars(series, month)
+    def build(series: Series, kind: str, period: str) -> tuple[datetime, bytes] | None:
+        """From when the file is there, and its content."""
+        bars = market.bars(series, Month.parse(period))
         if bars is None or (kind == "daily" and series.interval in _NO_DAILY):
             return None
         if kind == "daily":
-            start, end = _day(period)
-            bars = bars.between(start, end)
+            bars = bars.between(*_day(period))
+        if not len(bars):
+            return None
+        if trouble:
+            bars = trouble.differing(series, bars)
         name = f"{series.symbol}-{series.interval.replace('M', 'mo')}-{period}.csv"
-        return _zip(name, _csv(bars, series.interval)) if len(bars) else None
+        return instant_of(int(bars.close_time[-1]) + 1), _zip(name, _csv(bars))
+
+    late = timedelta(days=trouble.faults.late_monthly) if trouble else timedelta(0)
 
     def read(path: str) -> bytes | None:
         match = _PATH.fullmatch(path)
@@ -102,10 +158,12 @@ def market_files(market: Market, now: Callable[[], datetime]) -> Files:
             return None
         try:
             series = Series(match["symbol"], match["interval"].replace("1mo", "1M"))
-            end = Month.parse(match["period"]).end if match["kind"] == "monthly" else _day(match["period"])[1]
+            monthly = match["kind"] == "monthly"
+            end = Month.parse(match["period"]).end + late if monthly else _day(match["period"])[1]
         except (UsageError, ValueError, OverflowError):
             return None
-        return build(series, match["kind"], match["period"]) if end <= now() else None
+        built = build(series, match["kind"], match["period"]) if end <= now() else None
+        return built[1] if built and built[0] <= now() else None
 
     return read
 
@@ -115,34 +173,23 @@ def _day(period: str) -> tuple[datetime, datetime]:
     return start, start + timedelta(days=1)
 
 
-def _csv(bars: Bars, interval: str) -> bytes:
+def _csv(bars: Bars) -> bytes:
     """Twelve columns without a header, times in the unit of their date, decimals with eight digits."""
-    length = INTERVAL_MICROS[interval]
-    if length is None:
-        month = Month.containing(datetime.fromtimestamp(bars.open_time[0] / 1e6, UTC).date())
-        length = (month.end - month.start) // timedelta(microseconds=1)
-    switch = (_MICROSECONDS_FROM - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-    unit = np.where(bars.open_time < switch, 1000, 1)
+    unit = np.where(bars.open_time < micros(_MICROSECONDS_FROM), 1000, 1)
     columns = [
         bars.open_time // unit,
-        *(_text(values) for values in (bars.open, bars.high, bars.low, bars.close, bars.volume)),
-        (bars.open_time + length) // unit - 1,
-        _text(bars.quote_volume),
+        *(decimals(values) for values in (bars.open, bars.high, bars.low, bars.close, bars.volume)),
+        bars.close_time // unit,
+        decimals(bars.quote_volume),
         bars.trades,
-        _text(bars.taker_buy_base_volume),
-        _text(bars.taker_buy_quote_volume),
+        decimals(bars.taker_buy_base_volume),
+        decimals(bars.taker_buy_quote_volume),
         np.zeros(len(bars), np.int64),
     ]
     sink = io.BytesIO()
     table = pa.table([pa.array(column) for column in columns], names=[str(i) for i in range(12)])
     csv.write_csv(table, sink, csv.WriteOptions(include_header=False, quoting_style="none"))
     return sink.getvalue()
-
-
-def _text(values: Ints) -> pa.Array:
-    """Units of 10^-8 as decimals with eight digits (inserting the point is five times faster than casting decimals)."""
-    digits = pc.utf8_lpad(pc.cast(pa.array(values), pa.string()), width=9, padding="0")
-    return pc.binary_replace_slice(digits, start=-8, stop=-8, replacement=".")
 
 
 def _zip(name: str, text: bytes) -> bytes:

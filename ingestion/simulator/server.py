@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,37 +10,51 @@ from queue import Queue
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
-from ingestion.binance.http import SIMULATED_HEADER
-from ingestion.simulator.archive import archive_route, folder_files, market_files
+from ingestion.simulator.archive import ArchiveFace, folder_files, market_files
+from ingestion.simulator.faults import NO_FAULTS, Faults
+from ingestion.simulator.gate import Gate, own_routes
+from ingestion.simulator.limits import Limits
 from ingestion.simulator.market import Market
+from ingestion.simulator.outages import Outage
+from ingestion.simulator.rest import MarketSource, RestFace, Source
+from ingestion.simulator.trouble import Trouble
 
 
-class _Marked:
-    """Middleware: every answer says that it is simulated, and by what."""
+def build_app(
+    seed: int = 1,
+    data: Path | None = None,
+    *,
+    faults: Faults = NO_FAULTS,
+    now: datetime | Callable[[], datetime] | None = None,
+    outages: Sequence[Outage] = (),
+) -> ASGIApp:
+    """The exchange's faces over one truth: the market of `seed` with its `outages`, or the recordings in `data`.
 
-    def __init__(self, app: ASGIApp, name: str) -> None:
-        self._app, self._name = app, name
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def marked(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[SIMULATED_HEADER] = self._name
-            await send(message)
-
-        await self._app(scope, receive, marked)
-
-
-def build_app(seed: int = 1, data: Path | None = None) -> ASGIApp:
-    """The exchange's faces over one truth: the market of `seed`, or the files in `data`."""
+    `now` is the exchange's clock, or an instant at which it stands still; by default it is the machine's. Raises
+    UsageError for a folder without recordings, and for what recordings cannot do.
+    """
+    clock = _clock(now)
+    trouble = Trouble(faults, seed)
+    source: Source
     if data is None:
-        market = Market(seed)
-        files, name = market_files(market, lambda: datetime.now(UTC)), market.name
+        market = Market(seed, outages)
+        files, source, name = market_files(market, clock, trouble), MarketSource(market), market.name
     else:
-        files, name = folder_files(data), f"files of {data.resolve().name}"
-    return _Marked(Starlette(routes=[archive_route(files)]), name)
+        files, source, name = folder_files(data), MarketSource(Market(1)), f"files of {data.resolve().name}"
+    rest = RestFace(source, Limits(trouble, clock), clock, faults.weight_limit)
+    routes = [*ArchiveFace(files, trouble).routes(), *rest.routes(), *own_routes(trouble)]
+    return Gate(Starlette(routes=routes), name, trouble)
+
+
+def _clock(now: datetime | Callable[[], datetime] | None) -> Callable[[], datetime]:
+    if now is None:
+        return lambda: datetime.now(UTC)
+    if isinstance(now, datetime):
+        instant = now
+        return lambda: instant
+    return now
 
 
 class Server(uvicorn.Server):

@@ -147,7 +147,8 @@ def by_bucket(minutes: Bars, length: int, end: int) -> dict[str, list[int]]:
         if minute["open_time"] >= end:
             break
         start = minute["open_time"] // length * length
-        bar = bars.setdefault(start, minute | dict.fromkeys(FLOWS, 0) | {"open_time": start})
+        empty = dict.fromkeys(FLOWS, 0) | {"open_time": start, "close_time": start + length - 1}
+        bar = bars.setdefault(start, minute | empty)
         bar["high"], bar["low"] = max(bar["high"], minute["high"]), min(bar["low"], minute["low"])
         bar["close"] = minute["close"]
         for name in FLOWS:
@@ -167,7 +168,8 @@ def test_the_bar_of_a_calendar_month_is_the_sum_of_its_minutes(market: Market) -
     minutes = market.bars(Series("BTCUSDT", "1m"), JULY)
     [month] = zip(*(c.tolist() for c in vars(market.bars(Series("BTCUSDT", "1M"), JULY)).values()), strict=True)
     extremes = [minutes.open[0], max(minutes.high.tolist()), min(minutes.low.tolist()), minutes.close[-1]]
-    assert list(month) == [micros(JULY.start), *extremes, *(sum(getattr(minutes, name).tolist()) for name in FLOWS)]
+    times = [micros(JULY.start), micros(JULY.end) - 1]
+    assert list(month) == [*times, *extremes, *(sum(getattr(minutes, name).tolist()) for name in FLOWS)]
 
 
 def test_an_interval_across_the_first_day_begins_on_its_grid(market: Market) -> None:
