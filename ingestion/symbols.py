@@ -53,8 +53,10 @@ def parse_exchange_info(symbols: Iterable[Mapping[str, Any]], fetched_at: dateti
             filters = {one["filterType"]: one for one in entry["filters"]}
             rows.append(
                 {
-                    "symbol": str(entry["symbol"]), "status": str(entry["status"]),
-                    "base_asset": str(entry["baseAsset"]), "quote_asset": str(entry["quoteAsset"]),
+                    "symbol": str(entry["symbol"]),
+                    "status": str(entry["status"]),
+                    "base_asset": str(entry["baseAsset"]),
+                    "quote_asset": str(entry["quoteAsset"]),
                     "tick_size": _decimal(filters, "PRICE_FILTER", "tickSize"),
                     "lot_size": _decimal(filters, "LOT_SIZE", "stepSize"),
                     # Called MIN_NOTIONAL before 2023.

@@ -129,13 +129,17 @@ class _Attempt:
             window = Window(self._month.start, self._month.end)
             has_month |= self._take_archive(MONTHLY, monthly_path(self._series, self._month), window)
         if not has_month:
-            if self._landed is None and self._is_before_first_bar():
-                return
+            plan = self._replanned()
             self._take_days(sorted({*plan.days, *(day for day in changed if isinstance(day, date))}))
         elif self._came or plan.days:
             self._take_days(whole_days(self._series, self._missing(plan), self._now))
         if self._came or plan.rest:
             self._take_rest(self._missing(plan))
+
+    def _replanned(self) -> MonthPlan:
+        """The plan again, with what only the exchange knows: its clock, and when the series began."""
+        self._now = min(self._now, self._sources.now())
+        return plan_month(self._series, self._month, self._now, self._landed, self._first_open_time())
 
     def _changed_files(self) -> set[str | date]:
         """Ask for the checksums of landed files again: MONTHLY, or the days, whose files are others at the source."""
@@ -151,10 +155,6 @@ class _Attempt:
 
     def _path(self, name: str | date) -> str:
         return daily_path(self._series, name) if isinstance(name, date) else monthly_path(self._series, self._month)
-
-    def _is_before_first_bar(self) -> bool:
-        first = self._first_open_time()
-        return first is not None and self._month.end <= first
 
     def _take_days(self, days: Sequence[date]) -> None:
         # A month of which neither the first nor the last day is there has no daily files.

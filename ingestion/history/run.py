@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from ingestion.binance.exchange import Exchange
 from ingestion.errors import DataQuarantined, ExchangeRefused
@@ -14,9 +14,6 @@ from ingestion.history.sources import Sources
 from ingestion.klines import Month, Series
 from ingestion.raw_zone import RawZone
 from ingestion.settings import Settings
-
-# Months whose end is nearer than this need the exchange's own clock; the archive has all of older ones.
-_RECENT = timedelta(days=62)
 
 
 @dataclass(frozen=True)
@@ -72,8 +69,7 @@ def _land(
     on_result: Callable[[MonthResult], None],
 ) -> list[MonthResult]:
     sources = Sources(exchange, RawZone(settings.raw_root))
-    is_recent = any(datetime.now(UTC) - month.end < _RECENT for month in months)
-    now = sources.now() if is_recent else datetime.now(UTC)
+    now = datetime.now(UTC)
 
     def task(one: Series, month: Month) -> MonthResult:
         result = land_month(sources, one, month, now)
