@@ -16,6 +16,9 @@ REST = "rest"
 # A bar may take this long after its close to be answered for; until then its absence says nothing.
 GRACE = timedelta(minutes=10)
 
+# The latest daily files ever seen came weeks after their month (2025-07, re-uploaded).
+_LATE = timedelta(days=62)
+
 # The archive has no daily files of these.
 _MONTHLY_ONLY = ("3d", "1w", "1M")
 
@@ -82,6 +85,9 @@ def _days_without_file(
     series: Series, month: Month, window: Window, now: datetime, landed: Provenance | None
 ) -> tuple[date, ...]:
     if series.interval in _MONTHLY_ONLY:
+        return ()
+    # Months later an archive may still grow a monthly file, but no daily ones.
+    if landed and landed.covered_until >= window.end and now - month.end > _LATE:
         return ()
     have = {part.start.date() for part in landed.spoke(DAILY)} if landed else set()
     return tuple(
