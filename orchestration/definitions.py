@@ -7,7 +7,7 @@ import dagster as dg
 from dagster_dbt import DbtProject
 
 from ingestion.settings import Settings, load_settings
-from orchestration import checks, history, schedules, serving, warehouse_assets
+from orchestration import checks, history, schedules, serving, symbols, warehouse_assets
 from orchestration.partitions import current_partition_space
 from warehouse import dbt
 
@@ -25,6 +25,7 @@ def build_defs(settings: Settings | None = None, resource_overrides: Mapping[str
     return dg.Definitions(
         assets=[
             history.raw_klines_asset(settings, space),
+            symbols.raw_symbols_asset(settings),
             warehouse_assets.bars_assets(settings, space, project),
             warehouse_assets.dimension_assets(settings, project),
             serving.serving_asset(settings),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import dagster as dg
+import pyarrow as pa
 
 from ingestion.history.month import MonthResult
 from ingestion.history.run import land_history
@@ -45,13 +46,13 @@ def month_metadata(result: MonthResult, environment: Environment | None) -> dict
     return metadata
 
 
-def column_schema() -> dg.TableSchema:
+def column_schema(schema: pa.Schema) -> dg.TableSchema:
     return dg.TableSchema(
         columns=[
             dg.TableColumn(
                 column.name, str(column.type), constraints=dg.TableColumnConstraints(nullable=column.nullable)
             )
-            for column in KLINE_SCHEMA
+            for column in schema
         ]
     )
 
@@ -68,7 +69,7 @@ def raw_klines_asset(settings: Settings, space: PartitionSpace) -> dg.AssetsDefi
             f"Binance klines at {settings.interval} in the raw zone, one Parquet file per symbol and month, lossless, "
             "verified against the archive's SHA-256. A month that has landed is not downloaded again."
         ),
-        metadata={"dagster/column_schema": column_schema(), "dagster/uri": settings.raw_root},
+        metadata={"dagster/column_schema": column_schema(KLINE_SCHEMA), "dagster/uri": settings.raw_root},
     )
     def raw_klines(context: dg.AssetExecutionContext, lander: dg.ResourceParam[HistoryLander]) -> None:
         for series, months in landing_plan(context.partition_keys, settings.interval).items():

@@ -8,6 +8,7 @@ import dagster as dg
 
 from orchestration.history import RAW_KLINES
 from orchestration.partitions import PartitionSpace, month_symbol_key, refresh_months
+from orchestration.symbols import RAW_SYMBOLS
 from orchestration.warehouse_assets import BARS, DIMENSIONS_GROUP
 
 if TYPE_CHECKING:
@@ -16,15 +17,19 @@ if TYPE_CHECKING:
 LAND = "land_history"
 BUILD = "build_bars"
 PUBLISH = "publish"
+SYMBOLS = "land_symbols"
 
 
 def jobs() -> "list[UnresolvedAssetJobDefinition]":
     # Seeds are of this group too, read by a dimension or not.
-    dimensions = dg.AssetSelection.groups(DIMENSIONS_GROUP)
+    dimensions = dg.AssetSelection.groups(DIMENSIONS_GROUP) | dg.AssetSelection.assets("klines_gaps")
     return [
-        dg.define_asset_job(LAND, dg.AssetSelection.assets(RAW_KLINES), description="Archive to raw zone."),
+        dg.define_asset_job(LAND, dg.AssetSelection.assets(RAW_KLINES), description="Exchange to raw zone."),
+        dg.define_asset_job(SYMBOLS, dg.AssetSelection.assets(RAW_SYMBOLS), description="What the exchange trades."),
         dg.define_asset_job(
-            BUILD, dg.AssetSelection.assets("stg_klines", BARS), description="Raw zone to bars with indicators."
+            BUILD,
+            dg.AssetSelection.assets("stg_klines", BARS, "int_klines_gaps", "klines_reconciliation"),
+            description="Raw zone to bars with indicators, their gaps, and what sources disagreed about.",
         ),
         dg.define_asset_job(
             PUBLISH, dimensions | dg.AssetSelection.assets("serving"), description="Dimensions, then serving files."
@@ -43,7 +48,10 @@ def schedules(space: PartitionSpace) -> list[dg.ScheduleDefinition]:
     dimensions = dg.ScheduleDefinition(
         name="refresh_dimensions", job_name=PUBLISH, cron_schedule="10 0 * * *", execution_timezone="UTC"
     )
-    return [refresh_history, dimensions]
+    symbols = dg.ScheduleDefinition(
+        name="refresh_symbols", job_name=SYMBOLS, cron_schedule="0 6 1 * *", execution_timezone="UTC"
+    )
+    return [refresh_history, dimensions, symbols]
 
 
 def automation() -> dg.AutomationConditionSensorDefinition:

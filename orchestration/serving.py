@@ -5,13 +5,13 @@ import dagster as dg
 from ingestion.settings import Settings
 from orchestration.history import OWNERS
 from orchestration.warehouse_assets import BARS, FOLLOW_INPUTS, POOL
-from warehouse.serving import DIMENSIONS, VIEW_FILE, is_simulated, publish
+from warehouse.serving import DIMENSIONS, HEALTH, VIEW_FILE, is_simulated, publish
 
 
 def serving_asset(settings: Settings) -> dg.AssetsDefinition:
     @dg.asset(
         key="serving",
-        deps=[BARS, *(dg.AssetKey(name) for name in DIMENSIONS)],
+        deps=[BARS, *(dg.AssetKey(name) for name in (*DIMENSIONS, *HEALTH))],
         group_name="serving",
         owners=OWNERS,
         kinds={"duckdb", "parquet"},

@@ -20,8 +20,9 @@ from ingestion.settings import Settings
 from orchestration.charts import price_chart
 from orchestration.history import OWNERS, RAW_KLINES
 from orchestration.partitions import PartitionSpace, run_window
+from orchestration.symbols import RAW_SYMBOLS
 from warehouse import dbt as warehouse_dbt
-from warehouse.build import prepare
+from warehouse.build import prepare, prepare_symbols
 from warehouse.dbt import Window
 from warehouse.engine import connect, writing
 from warehouse.measure import bars_by_month, latest_bars, row_count
@@ -30,7 +31,7 @@ from warehouse.serving import is_simulated
 # One writer at a time on the warehouse file; dagster.yaml gives every pool one slot.
 POOL = "warehouse"
 BARS = dg.AssetKey("market_data_unified")
-# Everything without partitions: dimensions and seeds.
+# Everything without partitions but klines_gaps: dimensions and seeds, renewed once a day.
 DIMENSIONS_GROUP = "dimensions"
 
 # Staging views belong to the partitioned run, because the incremental models read them.
@@ -57,19 +58,21 @@ class Translator(DagsterDbtTranslator):
         spec = super().get_asset_spec(manifest, unique_id, project)
         node = manifest["nodes"].get(unique_id) or manifest["sources"][unique_id]
         if node["resource_type"] == "source":
-            return spec.replace_attributes(key=RAW_KLINES)
-        is_dimension = node["name"].startswith("dim_") or node["resource_type"] == "seed"
+            return spec.replace_attributes(key=RAW_SYMBOLS if node["name"] == "symbols" else RAW_KLINES)
+        has_partitions = node["config"]["materialized"] not in ("table", "seed")
+        group = node["meta"].get("dagster", {}).get("group") or ("warehouse" if has_partitions else DIMENSIONS_GROUP)
         return spec.replace_attributes(
             key=dg.AssetKey(node["name"]),
-            group_name=DIMENSIONS_GROUP if is_dimension else "warehouse",
+            group_name=group,
             owners=OWNERS,
-            automation_condition=None if is_dimension else FOLLOW_INPUTS,
+            automation_condition=None if group == DIMENSIONS_GROUP else FOLLOW_INPUTS,
         )
 
     def get_partition_mapping(
         self, dbt_resource_props: Mapping[str, Any], dbt_parent_resource_props: Mapping[str, Any]
     ) -> dg.PartitionMapping | None:
-        if dbt_parent_resource_props["resource_type"] == "source":
+        parent = dbt_parent_resource_props
+        if parent["resource_type"] == "source" and parent["name"] != "symbols":
             return dg.MultiToSingleDimensionPartitionMapping("month")
         return None
 
@@ -104,7 +107,9 @@ def _build(
     What dbt did is reported before its error, if it had one: materializations and failed checks are recorded anyway.
     """
     with writing(settings), warehouse_dbt.environment(settings):
-        if window is not None:
+        if window is None:
+            prepare_symbols(settings)
+        else:
             prepare(settings, window)
         run = dbt.cli(warehouse_dbt.build_args(window, settings.interval), context=context, raise_on_error=False)
         events = list(run.stream())

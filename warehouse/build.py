@@ -19,6 +19,12 @@ def prepare(settings: Settings, window: Window) -> None:
         )
 
 
+def prepare_symbols(settings: Settings) -> None:
+    """Make the warehouse ready for a dbt run over tables without a window."""
+    with connect(settings) as connection:
+        raw_source.prepare_symbols(connection, RawZone(settings.raw_root))
+
+
 def build(settings: Settings, window: Window, *, full_refresh: bool = False) -> None:
     """Run all models and tests over `window`; with `full_refresh`, from nothing."""
     with writing(settings):

@@ -1,10 +1,15 @@
-"""What dbt sees of the raw zone on DuckDB: `crypto_raw.klines` and `crypto_raw.klines_coverage`.
+"""What dbt sees of the raw zone on DuckDB: the schema `crypto_raw`.
 
-On DuckDB the first is a view over exactly the Parquet files that a run's window needs, so a run on one month costs the
-same however many months have landed.
+    klines               the landed rows of the run's window: a view over exactly those Parquet files, so a run on one
+                         month costs the same however many months have landed
+    klines_coverage      what each answer of the exchange spoke of, for all months that the warehouse was built from
+    klines_differences   where sources disagreed, in the run's window
+    symbols              what the exchange trades, each time that it changed
+
+and, in `bookkeeping.built`, which version of each landed month the warehouse was built from.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 import duckdb
@@ -24,8 +29,22 @@ _EMPTY_KLINES = """
 """
 
 
+_EMPTY_DIFFERENCES = """
+    select null::varchar as symbol, null::varchar as "interval", null::timestamptz as open_time,
+        null::varchar as field, null::varchar as kept_source, null::varchar as kept_value,
+        null::varchar as other_source, null::varchar as other_value, null::timestamptz as found_at
+    where false
+"""
+_EMPTY_SYMBOLS = """
+    select null::varchar as symbol, null::varchar as status, null::varchar as base_asset,
+        null::varchar as quote_asset, null::decimal(28, 8) as tick_size, null::decimal(28, 8) as lot_size,
+        null::decimal(28, 8) as min_notional, null::timestamptz as fetched_at
+    where false
+"""
+
+
 def prepare(connection: duckdb.DuckDBPyConnection, zone: RawZone, interval: str, months: Sequence[Month]) -> None:
-    """Point the raw source of dbt at the landed files of `months`, and make the schemas that a run writes to."""
+    """Point the raw sources of dbt at what has landed of `months`, and make the schemas that a run writes to."""
     files = zone.history_files(interval=interval, months=months)
     _refuse_other_base(connection, interval)
     for schema in ("crypto_raw", "crypto_analytics", "bookkeeping"):
@@ -34,8 +53,17 @@ def prepare(connection: duckdb.DuckDBPyConnection, zone: RawZone, interval: str,
         """create table if not exists bookkeeping.unpublished
         (symbol varchar not null, "interval" varchar not null, month_start timestamptz not null, invocation varchar)"""
     )
-    connection.execute(f"create or replace view crypto_raw.klines as {_klines(files)}")
-    _replace_coverage(connection, zone, files)
+    differences = zone.difference_files(interval, months)
+    _view(connection, "klines", (file.path for file in files), _EMPTY_KLINES)
+    _view(connection, "klines_differences", (file.path for file in differences), _EMPTY_DIFFERENCES)
+    _replace_coverage(connection, zone, interval, months, files)
+    prepare_symbols(connection, zone)
+
+
+def prepare_symbols(connection: duckdb.DuckDBPyConnection, zone: RawZone) -> None:
+    """Point the source of symbols at what is known of them."""
+    connection.execute("create schema if not exists crypto_raw")
+    _view(connection, "symbols", zone.symbol_files(), _EMPTY_SYMBOLS)
 
 
 def _refuse_other_base(connection: duckdb.DuckDBPyConnection, interval: str) -> None:
@@ -52,23 +80,35 @@ def _refuse_other_base(connection: duckdb.DuckDBPyConnection, interval: str) -> 
             )
 
 
-def _klines(files: Sequence[HistoryFile]) -> str:
-    if not files:
-        return _EMPTY_KLINES
-    paths = ", ".join(text(file.path) for file in files)
-    return f"select * from read_parquet([{paths}], hive_partitioning = false)"
+def _view(connection: duckdb.DuckDBPyConnection, name: str, paths: Iterable[str], empty: str) -> None:
+    listed = ", ".join(text(path) for path in paths)
+    rows = f"select * from read_parquet([{listed}], hive_partitioning = false)" if listed else empty
+    connection.execute(f"create or replace view crypto_raw.{name} as {rows}")
 
 
-def _replace_coverage(connection: duckdb.DuckDBPyConnection, zone: RawZone, files: Sequence[HistoryFile]) -> None:
-    newest = {file.series: file for file in files}  # files are ordered by month
-    rows: list[tuple[str, str, datetime]] = []
-    for series, file in newest.items():
-        provenance = zone.provenance(series, file.month)
-        if provenance is not None:
-            rows.append((series.symbol, series.interval, provenance.covered_until))
+def _replace_coverage(
+    connection: duckdb.DuckDBPyConnection,
+    zone: RawZone,
+    interval: str,
+    months: Sequence[Month],
+    files: Sequence[HistoryFile],
+) -> None:
+    """Take over what is known of `months`; what is known of the others stays."""
     connection.execute(
-        """create or replace table crypto_raw.klines_coverage
-        (symbol varchar, "interval" varchar, covered_until timestamptz)"""
+        """create table if not exists crypto_raw.klines_coverage (
+            symbol varchar not null, "interval" varchar not null, month_start timestamptz not null,
+            source varchar not null, covered_from timestamptz not null, covered_until timestamptz not null
+        )"""
+    )
+    rows: list[tuple[str, str, datetime, str, datetime, datetime]] = []
+    for file in files:
+        provenance = zone.provenance(file.series, file.month)
+        for answer in provenance.files if provenance else ():
+            key = (file.series.symbol, file.series.interval, file.month.start)
+            rows.append((*key, answer.source, answer.start, answer.end))
+    connection.execute(
+        'delete from crypto_raw.klines_coverage where "interval" = ? and month_start >= ? and month_start < ?',
+        [interval, months[0].start, months[-1].end],
     )
     if rows:
-        connection.executemany("insert into crypto_raw.klines_coverage values (?, ?, ?)", rows)
+        connection.executemany("insert into crypto_raw.klines_coverage values (?, ?, ?, ?, ?, ?)", rows)

@@ -35,6 +35,7 @@ from warehouse.engine import connect, text, writing
 
 BARS = "market_data_unified"
 DIMENSIONS = ("dim_dates", "dim_hours", "dim_symbols")
+HEALTH = ("klines_gaps", "klines_reconciliation")
 VIEW_FILE = "klinehouse.duckdb"
 
 # A plain 2.0 file is not opened by drivers built on DuckDB 1.x; one of this storage version is.
@@ -80,7 +81,7 @@ def publish(settings: Settings) -> Published:
         written = [
             file for series, months in changed.items() for file in _write_bars(connection, settings, series, months)
         ]
-        dimensions = [_write_dimension(connection, settings, name) for name in DIMENSIONS]
+        dimensions = [_write_dimension(connection, settings, name) for name in (*DIMENSIONS, *HEALTH)]
         files = merge(served, changed, [*written, *dimensions])
         version = _swap_views(settings, files, environment)
         _forget(connection, noted)
@@ -93,7 +94,7 @@ def merge(served: Sequence[ServedFile], changed: SeriesMonths, written: Sequence
     """The files of the next version: what is served, without the months that changed, and what was written."""
     gone = {(series.symbol, series.interval, str(month)) for series, months in changed.items() for month in months}
     kept = [file for file in served if file.table_name == BARS and (file.symbol, file.interval, file.month) not in gone]
-    order = [BARS, *DIMENSIONS]
+    order = [BARS, *DIMENSIONS, *HEALTH]
     return sorted(
         [*kept, *written],
         key=lambda file: (order.index(file.table_name), file.symbol or "", file.interval or "", file.month or ""),
@@ -213,7 +214,7 @@ def _swap_views(settings: Settings, files: Sequence[ServedFile], environment: En
             connection.execute(f"attach {text(str(temporary))} as views (storage_version '{_STORAGE_VERSION}')")
             connection.execute("create schema views.crypto_analytics")
             connection.execute("create schema views.bookkeeping")
-            for table in (BARS, *DIMENSIONS):
+            for table in (BARS, *DIMENSIONS, *HEALTH):
                 connection.execute(f"create view views.crypto_analytics.{table} as {_select(table, files)}")
             connection.execute(f"create view views.bookkeeping.files as {_files_view(files)}")
             connection.execute(f"create view views.bookkeeping.about as {_about_view(version, environment)}")

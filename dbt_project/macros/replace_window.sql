@@ -2,39 +2,46 @@
     Incremental strategy `replace_window`: in one transaction, take out what the window held and every row that is
     written again, and put in the new rows. Rows that are gone from the source are gone here too.
 
-    Which months of which series changed is noted in the same transaction (bookkeeping.unpublished), so that publishing
-    finds them even after a crash between the two.
+    The model's meta says by which column a row lies in the window (`time_column`, open_time if it says nothing; a row
+    that is about a stretch of time also names the column where that begins, `begin_column`), and whether its months are published one by one (`published_by_month`): then which months of which series changed is
+    noted in the same transaction (bookkeeping.unpublished), so that publishing finds them even after a crash between
+    the two.
 #}
 {% macro get_incremental_replace_window_sql(arg_dict) %}
     {%- set target = arg_dict['target_relation'] -%}
     {%- set new = arg_dict['temp_relation'] -%}
     {%- set columns = arg_dict['dest_columns'] | map(attribute='quoted') | join(', ') -%}
+    {%- set meta = config.get('meta') or {} -%}
+    {%- set time_column = meta.get('time_column', 'open_time') -%}
+    {%- set begin_column = meta.get('begin_column', time_column) -%}
 
-    insert into bookkeeping.unpublished
-    select symbol, {{ interval_column() }}, month_start, '{{ invocation_id }}'
-    from (
-        select symbol, {{ interval_column() }}, date_trunc('month', open_time) as month_start from {{ new }}
-        union
-        select symbol, {{ interval_column() }}, date_trunc('month', open_time) as month_start from {{ target }}
-        where {{ in_window('open_time') }}
-    );
+    {% if meta.get('published_by_month') %}
+        insert into bookkeeping.unpublished
+        select symbol, {{ interval_column() }}, month_start, '{{ invocation_id }}'
+        from (
+            select symbol, {{ interval_column() }}, date_trunc('month', open_time) as month_start from {{ new }}
+            union
+            select symbol, {{ interval_column() }}, date_trunc('month', open_time) as month_start from {{ target }}
+            where {{ in_window('open_time') }}
+        );
+    {% endif %}
 
     delete from {{ target }}
-    where {{ in_window('open_time') }};
+    where {{ time_column }} >= {{ window_start() }} and {{ begin_column }} < {{ window_end() }};
 
-    -- Bars after the window that are written again: each series has one stretch of them.
+    -- Rows after the window that are written again: each series has one stretch of them.
     delete from {{ target }}
     using (
-        select symbol, {{ interval_column() }}, max(open_time) as last_open_time
+        select symbol, {{ interval_column() }}, max({{ time_column }}) as last_rewritten
         from {{ new }}
-        where open_time >= {{ window_end() }}
+        where {{ time_column }} >= {{ window_end() }}
         group by all
     ) as rewritten
     where
         {{ target.identifier }}.symbol = rewritten.symbol
         and {{ target.identifier }}.{{ interval_column() }} = rewritten.{{ interval_column() }}
-        and {{ target.identifier }}.open_time >= {{ window_end() }}
-        and {{ target.identifier }}.open_time <= rewritten.last_open_time;
+        and {{ target.identifier }}.{{ time_column }} >= {{ window_end() }}
+        and {{ target.identifier }}.{{ time_column }} <= rewritten.last_rewritten;
 
     insert into {{ target }} ({{ columns }})
     select {{ columns }} from {{ new }};

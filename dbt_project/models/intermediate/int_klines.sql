@@ -32,9 +32,10 @@ with {{ cte_name('bars', levels[0]) }} as (
 coverage as (
     select
         symbol,
-        covered_until
+        max(covered_until) as covered_until
     from {{ source('crypto_raw', 'klines_coverage') }}
     where {{ interval_column() }} = '{{ levels[0] }}'
+    group by symbol
 ),
 
 {% for interval in levels[1:] %}

@@ -10,7 +10,21 @@ with bars as (
     group by symbol
 ),
 
--- A symbol is base and quote asset written together: the longest known quote asset that it ends with.
+listed as (
+    select
+        symbol,
+        status,
+        base_asset,
+        quote_asset,
+        tick_size,
+        lot_size,
+        fetched_at
+    from {{ source('crypto_raw', 'symbols') }}
+    qualify row_number() over (partition by symbol order by fetched_at desc) = 1
+),
+
+-- Until the exchange was asked: a symbol is base and quote asset written together, so the longest known quote asset
+-- that it ends with.
 quotes as (
     select
         bars.symbol,
@@ -25,12 +39,22 @@ quotes as (
 
 select
     bars.symbol,
-    substr(bars.symbol, 1, length(bars.symbol) - length(quotes.quote_asset)) as base_asset,
-    quotes.quote_asset,
+    coalesce(
+        listed.base_asset, substr(bars.symbol, 1, length(bars.symbol) - length(quotes.quote_asset))
+    ) as base_asset,
+    coalesce(listed.quote_asset, quotes.quote_asset) as quote_asset,
+    listed.status,
+    listed.tick_size,
+    listed.lot_size,
+    renames.new_symbol as renamed_to,
+    former.old_symbol as renamed_from,
     '{{ var("base_interval") }}' as base_interval,
     bars.first_open_time,
     bars.last_open_time,
     bars.last_close_time,
     bars.bars
 from bars
+left join listed on bars.symbol = listed.symbol
 left join quotes on bars.symbol = quotes.symbol
+left join {{ ref('symbol_renames') }} as renames on bars.symbol = renames.old_symbol
+left join {{ ref('symbol_renames') }} as former on bars.symbol = former.new_symbol

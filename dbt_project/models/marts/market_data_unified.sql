@@ -3,6 +3,7 @@
         materialized='incremental',
         incremental_strategy='replace_window',
         on_schema_change='fail',
+        meta={'published_by_month': true},
         post_hook="{{ note_full_build() }}",
     )
 }}
