@@ -229,15 +229,36 @@ def config(json: Json = False) -> None:
     print_table("", ["setting", "value", "meaning"], rows)
 
 
-@app.command(epilog=_examples("klinehouse simulate --port 8700", "klinehouse simulate --data ./recorded"))
+@app.command(
+    epilog=_examples(
+        "klinehouse simulate --port 8700",
+        "klinehouse simulate --data ./recorded",
+        "klinehouse simulate --now 2025-06-15T12:00 --outage 2023-03-24T12:39:41/2023-03-24T14:00",
+        "klinehouse simulate --fault latency=0.05 --fault errors=0.05 --fault stale_checksum=0.1",
+    )
+)
 def simulate(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8700,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same market.")] = 1,
-    data: Annotated[Path | None, typer.Option(help="Serve the files of this folder instead.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Serve the recordings in this folder instead.")] = None,
+    fault: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE; a wrong name lists them all. Repeatable.")
+    ] = None,
+    now: Annotated[
+        str | None, typer.Option(help="UTC at which the exchange's clock stands still. Default: now.")
+    ] = None,
+    outage: Annotated[
+        list[str] | None, typer.Option(help="HALT/RESUME in UTC, or HALT/RESUME/QUIET_MINUTES_BEFORE. Repeatable.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Run a simulated exchange: its archive of monthly and daily kline files."""
+    """Run a simulated exchange: its archive of kline files and its REST API.
+
+    GET /simulator/fired tells the faults that fired, /simulator/requests the requests of each kind.
+    """
+    from ingestion.simulator.faults import Faults
+    from ingestion.simulator.outages import Outage, utc_instant
     from ingestion.simulator.server import build_app, serve
 
     def ready(address: str) -> None:
@@ -248,7 +269,14 @@ def simulate(
             err.print(f"Simulated exchange on {address}; stop it with Ctrl-C. Use it from another terminal:")
             err.print(f"  KLINEHOUSE_ARCHIVE_URL={address} KLINEHOUSE_HOME=.klinehouse-simulated klinehouse backfill")
 
-    serve(build_app(seed, data), host, port, ready)
+    exchange = build_app(
+        seed,
+        data,
+        faults=Faults.parse(fault or ()),
+        now=utc_instant(now) if now else None,
+        outages=[Outage.parse(text) for text in outage or ()],
+    )
+    serve(exchange, host, port, ready)
 
 
 @app.command(epilog=_examples("klinehouse doctor"))

@@ -11,7 +11,6 @@ import re
 import zipfile
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -112,23 +111,6 @@ def _shortened(content: bytes) -> bytes:
         name = archive.namelist()[0]
         lines = archive.read(name).splitlines(keepends=True)
     return _zip(name, b"".join(lines[: max(len(lines) // 3, 1)]))
-
-
-def folder_files(folder: Path) -> Files:
-    """Real files: a folder in the archive's own layout (`data/spot/...`), or one that holds it as `archive/`."""
-    root = next((path for path in (folder, folder / "archive") if (path / "data").is_dir()), None)
-    if root is None:
-        raise UsageError(f"{folder} has no folder data/ in the archive's layout.", "Give the folder above data/spot.")
-    root = root.resolve()
-
-    def read(path: str) -> bytes | None:
-        try:
-            file = (root / path).resolve()
-            return file.read_bytes() if file.is_relative_to(root) and file.is_file() else None
-        except (OSError, ValueError):  # a name that no file can have
-            return None
-
-    return read
 
 
 def market_files(market: Market, now: Callable[[], datetime], trouble: Trouble | None = None) -> Files:

@@ -313,17 +313,18 @@ def _quote(lots: Ints, price_ticks: Ints, listing: Listing) -> Ints:
 def _halted(minutes: Bars, outage: Outage, listing: Listing) -> Bars:
     """Minutes without those of a halt: quiet ones before it are flat, the one that it met ends with it."""
     halt, resume = micros(outage.halt), micros(outage.resume)
-    first, cut, last = np.searchsorted(minutes.open_time, [micros(outage.quiet_from), halt - halt % _MINUTE, resume])
+    met_at = halt - halt % _MINUTE
+    first, met, last = np.searchsorted(minutes.open_time, [micros(outage.quiet_from), met_at, resume]).tolist()
     if first == last:
         return minutes
-    before, quiet, met = minutes.part(0, first), minutes.part(first, cut), minutes.part(cut, cut + 1)
+    quiet = minutes.part(first, met)
     if len(quiet):
         quiet = _flat(quiet, quiet.open[0])
-    after = [minutes.part(last, len(minutes))]
-    if halt % _MINUTE and len(met):
-        met = _flat(met, quiet.open[0]) if len(quiet) else _cut(met, halt, listing, _MINUTE)
-        after.insert(0, met)
-    return Bars.joined([before, quiet, *after])
+    parts = [minutes.part(0, first), quiet]
+    if halt > met_at and minutes.open_time[met] == met_at:
+        cut = minutes.part(met, met + 1)
+        parts.append(_flat(cut, quiet.open[0]) if len(quiet) else _cut(cut, halt, listing, _MINUTE))
+    return Bars.joined([*parts, minutes.part(last, len(minutes))])
 
 
 def _flat(bars: Bars, price: np.int64) -> Bars:

@@ -47,13 +47,22 @@ class Outage:
         halt, _, rest = text.partition("/")
         resume, _, minutes = rest.partition("/")
         try:
-            return cls(_utc(halt), _utc(resume), timedelta(minutes=int(minutes or 0)))
+            times = _utc(halt), _utc(resume), timedelta(minutes=int(minutes or 0))
         except (ValueError, OverflowError) as error:
             raise UsageError(f"{text!r} is not an outage.", _REMEDY) from error
+        return cls(*times)
 
     def __str__(self) -> str:
         times = "/".join(time.isoformat().removesuffix("+00:00") for time in (self.halt, self.resume))
         return f"{times}/{self.quiet // timedelta(minutes=1)}" if self.quiet else times
+
+
+def utc_instant(text: str) -> datetime:
+    """An ISO time, in UTC unless it says otherwise; UsageError when it is none."""
+    try:
+        return _utc(text)
+    except ValueError as error:
+        raise UsageError(f"{text!r} is not a time.", "Write it in UTC, such as 2025-06-15T12:00.") from error
 
 
 def _utc(text: str) -> datetime:

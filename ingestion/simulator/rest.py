@@ -39,6 +39,10 @@ class Rows:
     before: pa.Array
     after: pa.Array
 
+    def part(self, first: int, last: int) -> "Rows":
+        """The rows at positions `[first, last)`."""
+        return Rows(**{name: column[first:last] for name, column in vars(self).items()})
+
     def body(self, *, micro: bool) -> bytes:
         """A JSON array of arrays, times in milliseconds or microseconds."""
         unit = 1 if micro else 1000
@@ -82,7 +86,7 @@ class MarketSource:
             if found >= query.limit:
                 break
         if not found:
-            return _NO_ROWS
+            return NO_ROWS
         bars = Bars.joined(parts[::-1] if query.newest else parts)
         return _text(bars.part(max(found - query.limit, 0), found) if query.newest else bars.part(0, query.limit))
 
@@ -111,7 +115,7 @@ def _text(bars: Bars) -> Rows:
     return Rows(bars.open_time, bars.close_time, before, after)
 
 
-_NO_ROWS = Rows(np.zeros(0, np.int64), np.zeros(0, np.int64), pa.array([], pa.string()), pa.array([], pa.string()))
+NO_ROWS = Rows(np.zeros(0, np.int64), np.zeros(0, np.int64), pa.array([], pa.string()), pa.array([], pa.string()))
 
 
 class RestFace:

@@ -12,12 +12,14 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from ingestion.simulator.archive import ArchiveFace, folder_files, market_files
+from ingestion.errors import UsageError
+from ingestion.simulator.archive import ArchiveFace, market_files
 from ingestion.simulator.faults import NO_FAULTS, Faults
 from ingestion.simulator.gate import Gate, own_routes
 from ingestion.simulator.limits import Limits
 from ingestion.simulator.market import Market
 from ingestion.simulator.outages import Outage
+from ingestion.simulator.recorded import recordings
 from ingestion.simulator.rest import MarketSource, RestFace, Source
 from ingestion.simulator.trouble import Trouble
 
@@ -41,8 +43,13 @@ def build_app(
     if data is None:
         market = Market(seed, outages)
         files, source, name = market_files(market, clock, trouble), MarketSource(market), market.name
+    elif outages or faults.archive_differs or faults.late_monthly:
+        raise UsageError(
+            "Recordings have no outages and no archive_differs or late_monthly but their own.", "Leave --data out."
+        )
     else:
-        files, source, name = folder_files(data), MarketSource(Market(1)), f"files of {data.resolve().name}"
+        files, source = recordings(data)
+        name = f"files of {data.resolve().name}"
     rest = RestFace(source, Limits(trouble, clock), clock, faults.weight_limit)
     routes = [*ArchiveFace(files, trouble).routes(), *rest.routes(), *own_routes(trouble)]
     return Gate(Starlette(routes=routes), name, trouble)

@@ -5,15 +5,12 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
-from ingestion.errors import UsageError
 from ingestion.klines import Month, Series
-from ingestion.simulator.archive import Files, folder_files, market_files
+from ingestion.simulator.archive import Files, market_files
 from ingestion.simulator.market import Market
 
 NOW = datetime(2025, 6, 1, tzinfo=UTC)
@@ -220,48 +217,3 @@ def test_there_are_no_daily_files_of_intervals_longer_than_a_day(files: Files, i
 )
 def test_a_path_that_the_archive_does_not_have_is_absent(files: Files, path: str) -> None:
     assert files(path) is None
-
-
-# --- a folder of real files ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """`served/` in the archive's layout, and a secret beside it."""
-    (tmp_path / "served/data/spot").mkdir(parents=True)
-    (tmp_path / "served/data/spot/file.zip").write_bytes(b"real")
-    (tmp_path / "secret").write_bytes(b"secret")
-    return tmp_path / "served"
-
-
-def test_a_file_in_the_folder_is_served_as_it_is(folder: Path) -> None:
-    assert folder_files(folder)("data/spot/file.zip") == b"real"
-
-
-def test_a_folder_that_holds_the_layout_as_archive_is_served_too(folder: Path) -> None:
-    folder.rename(folder.with_name("archive"))
-    assert folder_files(folder.parent)("data/spot/file.zip") == b"real"
-
-
-@pytest.mark.parametrize("path", ["data/spot/other.zip", "data/spot", "data", ""])
-def test_what_is_no_file_in_the_folder_is_absent(folder: Path, path: str) -> None:
-    assert folder_files(folder)(path) is None
-
-
-@pytest.mark.parametrize("path", ["../secret", "data/../../secret", "data/spot/../../../secret"])
-def test_a_path_out_of_the_folder_is_absent(folder: Path, path: str) -> None:
-    assert folder_files(folder)(path) is None
-
-
-def test_an_absolute_path_is_absent(folder: Path) -> None:
-    assert folder_files(folder)(str(folder.parent / "secret")) is None
-
-
-def test_a_link_out_of_the_folder_is_absent(folder: Path) -> None:
-    (folder / "data/link").symlink_to(folder.parent / "secret")
-    assert folder_files(folder)("data/link") is None
-
-
-def test_a_folder_in_another_layout_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="has no folder data/"):
-        folder_files(tmp_path)
