@@ -49,7 +49,12 @@ def _plan_text(one: "PlannedMonth") -> str:
 
 
 def print_landed(
-    series: Sequence[Series], results: "Sequence[MonthResult]", environment: Mapping[str, object], *, as_json: bool
+    series: Sequence[Series],
+    results: "Sequence[MonthResult]",
+    environment: Mapping[str, object],
+    *,
+    as_json: bool,
+    title: str = "Landed",
 ) -> None:
     """A line per series, then every problem. Raises ExchangeRefused for a series of which there is nothing at all."""
     summary = [_summary(one, [result for result in results if result.series == one]) for one in series]
@@ -61,12 +66,12 @@ def print_landed(
     if as_json:
         print_json({"series": summary, "problems": problems, **environment})
     else:
-        print_table("Landed", list(summary[0]), [list(row.values()) for row in summary])
+        print_table(title, list(summary[0]), [list(row.values()) for row in summary])
         _print_problems(results)
     if problems:
         return
     for row in summary:
-        if row["absent"] == row["months"]:
+        if row["months"] and row["absent"] == row["months"]:
             raise ExchangeRefused(
                 f"The exchange has nothing of {row['symbol']} {row['interval']} in these months.",
                 "Check the symbol, the interval and the dates.",

@@ -22,9 +22,9 @@ from orchestration.history import OWNERS, RAW_KLINES
 from orchestration.partitions import PartitionSpace, run_window
 from orchestration.symbols import RAW_SYMBOLS
 from warehouse import dbt as warehouse_dbt
-from warehouse.build import prepare, prepare_symbols
+from warehouse.build import prepared
 from warehouse.dbt import Window
-from warehouse.engine import connect, writing
+from warehouse.engine import connect
 from warehouse.measure import bars_by_month, latest_bars, row_count
 from warehouse.serving import is_simulated
 
@@ -106,15 +106,12 @@ def _build(
 
     What dbt did is reported before its error, if it had one: materializations and failed checks are recorded anyway.
     """
-    with writing(settings), warehouse_dbt.environment(settings):
-        if window is None:
-            prepare_symbols(settings)
-        else:
-            prepare(settings, window)
+    with prepared(settings, window) as succeeded, warehouse_dbt.environment(settings):
         run = dbt.cli(warehouse_dbt.build_args(window, settings.interval), context=context, raise_on_error=False)
         events = list(run.stream())
         if run.is_successful():
             describe(context, settings)
+            succeeded()
     yield from events
     error = run.get_error()
     if error is not None:

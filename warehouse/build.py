@@ -1,5 +1,7 @@
 """Build the warehouse from the raw zone without an orchestrator: dbt over a window, then publish."""
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
 from ingestion.errors import ConfigurationError
@@ -11,25 +13,70 @@ from warehouse.dbt import Window
 from warehouse.engine import connect, writing
 
 
-def prepare(settings: Settings, window: Window) -> None:
-    """Make the warehouse ready for a dbt run over `window`: schemas, and the raw source that dbt reads."""
-    with connect(settings) as connection:
-        raw_source.prepare(
-            connection, RawZone(settings.raw_root), settings.interval, month_window((window.start, window.end))
-        )
+@contextmanager
+def prepared(settings: Settings, window: Window | None) -> Iterator[Callable[[], None]]:
+    """The warehouse ready for a dbt run over `window` (None: over tables that have none), and the only writer.
+
+    Yields what is to be called when the run has succeeded: it notes which versions of the landed months were read.
+    """
+    with writing(settings):
+        zone = RawZone(settings.raw_root)
+        months = month_window((window.start, window.end)) if window else []
+        versions: raw_source.Versions = {}
+        with connect(settings) as connection:
+            if window is None:
+                raw_source.prepare_symbols(connection, zone)
+            else:
+                versions = raw_source.prepare(connection, zone, settings.interval, months)
+
+        def succeeded() -> None:
+            if window is not None and _is_whole(window, months):
+                with connect(settings) as connection:
+                    raw_source.note_built(connection, months, versions)
+
+        yield succeeded
 
 
-def prepare_symbols(settings: Settings) -> None:
-    """Make the warehouse ready for a dbt run over tables without a window."""
-    with connect(settings) as connection:
-        raw_source.prepare_symbols(connection, RawZone(settings.raw_root))
+def _is_whole(window: Window, months: Sequence[Month]) -> bool:
+    """Whether a window is whole months: a run over a part of one leaves the rest of it as it was built before."""
+    return window.start == months[0].start and window.end == months[-1].end
 
 
 def build(settings: Settings, window: Window, *, full_refresh: bool = False) -> None:
     """Run all models and tests over `window`; with `full_refresh`, from nothing."""
-    with writing(settings):
-        prepare(settings, window)
+    with prepared(settings, window) as succeeded:
         dbt.run(settings, dbt.build_args(window, settings.interval, full_refresh=full_refresh))
+        succeeded()
+
+
+def build_changed(settings: Settings) -> list[Window]:
+    """Build the months that changed in the raw zone since they were built, and nothing else; returns their windows."""
+    windows = stretches(changed_months(settings))
+    for window in windows:
+        build(settings, window)
+    return windows
+
+
+def changed_months(settings: Settings) -> list[Month]:
+    """The months of the base interval that landed, changed or went since the warehouse was built from them."""
+    landed = raw_source.landed_versions(RawZone(settings.raw_root), settings.interval)
+    built: raw_source.Versions = {}
+    if settings.warehouse_path.exists():
+        with writing(settings), connect(settings) as connection:
+            built = raw_source.built_versions(connection)
+    keys = {key for key in landed.keys() | built.keys() if landed.get(key) != built.get(key)}
+    return sorted({month for _, month in keys})
+
+
+def stretches(months: Sequence[Month]) -> list[Window]:
+    """Windows of months that follow each other; `months` are in order."""
+    windows: list[Window] = []
+    for month in months:
+        if windows and windows[-1].end == month.start:
+            windows[-1] = Window(windows[-1].start, month.end)
+        else:
+            windows.append(Window(month.start, month.end))
+    return windows
 
 
 def require_window(settings: Settings, start: datetime | None = None, end: datetime | None = None) -> Window:

@@ -10,7 +10,7 @@ and, in `bookkeeping.built`, which version of each landed month the warehouse wa
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 import duckdb
 
@@ -18,6 +18,9 @@ from ingestion.errors import ConfigurationError
 from ingestion.klines import Month
 from ingestion.raw_zone import HistoryFile, RawZone
 from warehouse.engine import text
+
+# Which version of each landed month of the base interval, by symbol.
+Versions = dict[tuple[str, Month], str]
 
 _EMPTY_KLINES = """
     select null::varchar as symbol, null::varchar as "interval", null::timestamptz as open_time,
@@ -43,8 +46,11 @@ _EMPTY_SYMBOLS = """
 """
 
 
-def prepare(connection: duckdb.DuckDBPyConnection, zone: RawZone, interval: str, months: Sequence[Month]) -> None:
-    """Point the raw sources of dbt at what has landed of `months`, and make the schemas that a run writes to."""
+def prepare(connection: duckdb.DuckDBPyConnection, zone: RawZone, interval: str, months: Sequence[Month]) -> Versions:
+    """Point the raw sources of dbt at what has landed of `months`, and make the schemas that a run writes to.
+
+    Returns which versions those are, for `note_built` after the run.
+    """
     files = zone.history_files(interval=interval, months=months)
     _refuse_other_base(connection, interval)
     for schema in ("crypto_raw", "crypto_analytics", "bookkeeping"):
@@ -58,6 +64,45 @@ def prepare(connection: duckdb.DuckDBPyConnection, zone: RawZone, interval: str,
     _view(connection, "klines_differences", (file.path for file in differences), _EMPTY_DIFFERENCES)
     _replace_coverage(connection, zone, interval, months, files)
     prepare_symbols(connection, zone)
+    return _versions(files, differences)
+
+
+def landed_versions(zone: RawZone, interval: str) -> Versions:
+    """The version of every landed month: of its rows and of what sources disagreed about."""
+    return _versions(zone.history_files(interval), zone.difference_files(interval))
+
+
+def _versions(files: Sequence[HistoryFile], differences: Sequence[HistoryFile]) -> Versions:
+    told = {(file.series.symbol, file.month): file.version for file in differences}
+    return {
+        (file.series.symbol, file.month): f"{file.version} {told.get((file.series.symbol, file.month), '')}"
+        for file in files
+    }
+
+
+def built_versions(connection: duckdb.DuckDBPyConnection) -> Versions:
+    """The versions that the warehouse was built from; none before the first run."""
+    try:
+        rows = connection.execute("select symbol, month_start, version from bookkeeping.built").fetchall()
+    except duckdb.CatalogException:
+        return {}
+    return {(symbol, Month.containing(start.astimezone(UTC).date())): version for symbol, start, version in rows}
+
+
+def note_built(connection: duckdb.DuckDBPyConnection, months: Sequence[Month], versions: Versions) -> None:
+    """Note that a run over `months` has ended, and what it read."""
+    connection.execute("begin")
+    connection.execute(
+        """create table if not exists bookkeeping.built
+        (symbol varchar not null, month_start timestamptz not null, version varchar not null)"""
+    )
+    connection.execute(
+        "delete from bookkeeping.built where month_start >= ? and month_start < ?", [months[0].start, months[-1].end]
+    )
+    rows = [(symbol, month.start, version) for (symbol, month), version in versions.items()]
+    if rows:
+        connection.executemany("insert into bookkeeping.built values (?, ?, ?)", rows)
+    connection.execute("commit")
 
 
 def prepare_symbols(connection: duckdb.DuckDBPyConnection, zone: RawZone) -> None:

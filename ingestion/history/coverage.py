@@ -1,0 +1,91 @@
+"""What has landed, month by month, read from the footers of the landed files alone."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from ingestion.grid import Window
+from ingestion.history.plan import unasked
+from ingestion.klines import Month, Series, months_between
+from ingestion.provenance import Provenance
+from ingestion.raw_zone import RawZone
+
+
+class State(StrEnum):
+    """Of one month of one series; the first that is true, in this order."""
+
+    MISSING = "missing"
+    NOT_LISTED = "not listed"
+    QUARANTINED = "quarantined"
+    HOLE = "hole"
+    REVISED = "revised upstream"
+    OUTAGE = "exchange outage"
+    FULL = "full"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One month: its state, the bars that it has, and the windows for which a source is still to be asked."""
+
+    month: Month
+    state: State
+    rows: int = 0
+    unasked: tuple[Window, ...] = ()
+
+
+@dataclass(frozen=True)
+class SeriesCoverage:
+    """One line of the heat strip."""
+
+    series: Series
+    cells: tuple[Cell, ...]
+
+    @property
+    def missing(self) -> list[Month]:
+        """The months that healing would ask a source for."""
+        return [cell.month for cell in self.cells if cell.state in (State.MISSING, State.HOLE) or cell.unasked]
+
+
+def coverage(
+    zone: RawZone, series: Iterable[Series], start: Month, now: datetime | None = None
+) -> list[SeriesCoverage]:
+    """Every month of each series from `start` to the running one."""
+    today = (now or datetime.now(UTC)).date()
+    months = [month for month in months_between(start.first_day, Month.containing(today).next.first_day)]
+    quarantined = {str(note["name"]) for note in zone.quarantined()}
+    return [_of_series(zone, one, months, quarantined) for one in series]
+
+
+def _of_series(zone: RawZone, series: Series, months: Sequence[Month], quarantined: set[str]) -> SeriesCoverage:
+    first = zone.first_open_time(series)
+    landed = {file.month for file in zone.history_files(series.interval, [series.symbol])}
+    cells = []
+    for month in months:
+        provenance = zone.provenance(series, month) if month in landed else None
+        name = f"{series.symbol}-{series.interval.replace('M', 'mo')}-{month}"
+        is_bad = any(one.startswith(name) for one in quarantined)
+        cells.append(_cell(month, provenance, first, is_bad=is_bad))
+    return SeriesCoverage(series, tuple(cells))
+
+
+def _cell(month: Month, landed: Provenance | None, first: datetime | None, *, is_bad: bool) -> Cell:
+    if landed is None:
+        before = first is not None and month.end <= first
+        if is_bad:
+            return Cell(month, State.QUARANTINED)
+        return Cell(month, State.NOT_LISTED if before else State.MISSING)
+    open_windows = tuple(unasked(landed))
+    return Cell(month, _state(landed, open_windows, is_bad=is_bad), landed.rows, open_windows)
+
+
+def _state(landed: Provenance, open_windows: Sequence[Window], *, is_bad: bool) -> State:
+    if landed.rows == 0 and not open_windows:
+        return State.NOT_LISTED
+    if is_bad:
+        return State.QUARANTINED
+    if open_windows:
+        return State.HOLE
+    if landed.replaced:
+        return State.REVISED
+    return State.OUTAGE if landed.holes else State.FULL

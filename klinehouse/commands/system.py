@@ -1,0 +1,128 @@
+"""Commands about the installation: config, doctor, simulate, demo, up."""
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ingestion.settings import PREFIX, load_settings
+from klinehouse.app import Json, app, day, examples, simulation_of
+from klinehouse.commands.history import run_backfill
+from klinehouse.output import banner, err, print_json, print_table
+
+
+@app.command(epilog=examples("klinehouse config", "KLINEHOUSE_HOME=/data/klinehouse klinehouse config --json"))
+def config(json: Json = False) -> None:
+    """Print the effective settings; passwords in URLs are masked."""
+    settings = load_settings()
+    values = settings.masked()
+    if json:
+        print_json(values)
+        return
+    fields = type(settings).model_fields
+    rows = [[f"{PREFIX}{name}".upper(), str(value), fields[name].description] for name, value in values.items()]
+    print_table("", ["setting", "value", "meaning"], rows)
+
+
+@app.command(
+    epilog=examples(
+        "klinehouse simulate --port 8700",
+        "klinehouse simulate --data ./recorded",
+        "klinehouse simulate --now 2025-06-15T12:00 --outage 2023-03-24T12:39:41/2023-03-24T14:00",
+        "klinehouse simulate --fault latency=0.05 --fault errors=0.05 --fault stale_checksum=0.1",
+    )
+)
+def simulate(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8700,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same market.")] = 1,
+    data: Annotated[Path | None, typer.Option(help="Serve the recordings in this folder instead.")] = None,
+    fault: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE; a wrong name lists them all. Repeatable.")
+    ] = None,
+    now: Annotated[
+        str | None, typer.Option(help="UTC at which the exchange's clock stands still. Default: now.")
+    ] = None,
+    outage: Annotated[
+        list[str] | None, typer.Option(help="HALT/RESUME in UTC, or HALT/RESUME/QUIET_MINUTES_BEFORE. Repeatable.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Run a simulated exchange: its archive of kline files and its REST API.
+
+    GET /simulator/fired tells the faults that fired, /simulator/requests the requests of each kind.
+    """
+    from ingestion.simulator.faults import Faults
+    from ingestion.simulator.outages import Outage, utc_instant
+    from ingestion.simulator.server import build_app, serve
+
+    def ready(address: str) -> None:
+        if json:
+            print_json({"url": address, "seed": None if data else seed, "data": data})
+            sys.stdout.flush()
+        else:
+            err.print(f"Simulated exchange on {address}; stop it with Ctrl-C. Use it from another terminal:")
+            err.print(f"  KLINEHOUSE_ARCHIVE_URL={address} KLINEHOUSE_HOME=.klinehouse-simulated klinehouse backfill")
+
+    exchange = build_app(
+        seed,
+        data,
+        faults=Faults.parse(fault or ()),
+        now=utc_instant(now) if now else None,
+        outages=[Outage.parse(text) for text in outage or ()],
+    )
+    serve(exchange, host, port, ready)
+
+
+@app.command(epilog=examples("klinehouse doctor"))
+def doctor(json: Json = False) -> None:
+    """Check that the disk can be written, the exchange reached and the warehouse opened."""
+    from klinehouse.doctor import examine
+
+    findings = examine(load_settings())
+    if json:
+        print_json({"findings": [dataclasses.asdict(finding) for finding in findings]})
+    else:
+        rows = [["ok" if finding.ok else "FAILED", finding.what, finding.detail] for finding in findings]
+        print_table("", ["result", "what", "detail"], rows)
+    raise typer.Exit(max((finding.exit_code for finding in findings), default=0))
+
+
+@app.command(epilog=examples("klinehouse demo", "klinehouse demo --start 2024-01 --end 2024-04"))
+def demo(
+    start: Annotated[str, typer.Option(help="First month, YYYY-MM.")] = "2020-01",
+    end: Annotated[str, typer.Option(help="Month before which to stop, YYYY-MM.")] = "2026-01",
+    seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same market.")] = 1,
+) -> None:
+    """Fill a home of its own from the simulated exchange and show what is in it."""
+    from ingestion.simulator.server import build_app, running
+    from klinehouse.demo import show
+
+    home = os.environ.get(f"{PREFIX}HOME", ".klinehouse-demo")
+    with running(build_app(seed)) as address:
+        settings = load_settings(home=home, archive_url=address, start=day(start, "--start"))
+        run_backfill(settings, end, quiet=False)
+    banner(simulation_of(settings))
+    show(settings)
+
+
+@app.command(epilog=examples("klinehouse up", "KLINEHOUSE_UI_PORT=3001 klinehouse up"))
+def up() -> None:
+    """Open the Dagster UI, with its daemon, on this home. Ctrl-C stops both."""
+    from orchestration.instance import prepare_home
+
+    settings = load_settings()
+    root = Path(__file__).parent.parent.parent
+    environment = {
+        "DAGSTER_HOME": str(prepare_home(settings)),
+        f"{PREFIX}HOME": str(settings.home),
+    }
+    banner(simulation_of(settings))
+    err.print(f"Dagster UI on http://{settings.ui_host}:{settings.ui_port}", highlight=False)
+    arguments = ["dev", "-w", str(root / "workspace.yaml"), "-h", settings.ui_host, "-p", str(settings.ui_port)]
+    dagster = Path(sys.executable).with_name("dagster")
+    os.chdir(root)
+    os.execve(dagster, [str(dagster), *arguments], os.environ | environment)  # noqa: S606 - our own program, no shell

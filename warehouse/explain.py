@@ -1,0 +1,178 @@
+"""Where one bar came from, and the steps from its closes to its indicators, computed again by plain recursion."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from math import sqrt
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ingestion.errors import UsageError
+from ingestion.grid import instant, micros
+from ingestion.klines import Month, Series, grid_micros
+from ingestion.provenance import SourceFile
+from ingestion.raw_zone import RawZone
+from ingestion.settings import Settings
+from warehouse.serving import run_query
+
+# As many bars as an exponential average remembers to double precision.
+_MEMORY = 1100
+
+
+@dataclass(frozen=True)
+class Step:
+    """One indicator: how it came about, with numbers; what that gives; what the warehouse has."""
+
+    indicator: str
+    how: str
+    computed: float | None
+    stored: float | None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Everything known of one bar. `raw` are the landed bars that it was made of, one for the base interval."""
+
+    bar: dict[str, Any]
+    raw: list[dict[str, Any]]
+    answers: list[SourceFile]
+    disagreements: list[dict[str, Any]]
+    steps: list[Step]
+
+
+def explain(settings: Settings, series: Series, open_time: datetime) -> Explanation:
+    """Explain the bar of `series` that opens at `open_time`. Raises UsageError when there is none, and says why."""
+    bars = _bars_until(settings, series, open_time)
+    if not bars or bars[-1]["open_time"] != open_time:
+        raise UsageError(*_why_absent(settings, series, open_time))
+    raw, answers, disagreements = _origin(settings, series, open_time)
+    return Explanation(bars[-1], raw, answers, disagreements, _steps(bars))
+
+
+def _bars_until(settings: Settings, series: Series, open_time: datetime) -> list[dict[str, Any]]:
+    result = run_query(
+        settings,
+        f"""select * from market_data_unified where symbol = ? and "interval" = ? and open_time <= ?
+        order by open_time desc limit {_MEMORY}""",
+        parameters=[series.symbol, series.interval, open_time],
+    )
+    return [dict(zip(result.columns, row, strict=True)) for row in reversed(result.rows)]
+
+
+def _why_absent(settings: Settings, series: Series, open_time: datetime) -> tuple[str, str]:
+    gap = run_query(
+        settings,
+        """select verdict, coalesce(outage_title, 'no documented outage'), first_missing_open_time, resumed_at
+        from klines_gaps where symbol = ? and first_missing_open_time <= ? and resumed_at > ?""",
+        parameters=[series.symbol, open_time, open_time],
+    ).rows
+    if gap:
+        verdict, title, first, resumed = gap[0]
+        remedy = "`klinehouse heal` asks for it." if verdict == "missing" else "Nothing is filled in."
+        return (
+            f"{series} has no bar at {open_time}: it lies in a gap from {first} to {resumed}, {verdict} ({title}).",
+            remedy,
+        )
+    return (
+        f"{series} has no bar that opens at {open_time:%Y-%m-%dT%H:%M:%S}.",
+        "Bars open on the grid of their interval; `klinehouse coverage` shows what has landed.",
+    )
+
+
+# --- origin ------------------------------------------------------------------------------------------------------
+
+
+def _origin(
+    settings: Settings, series: Series, open_time: datetime
+) -> tuple[list[dict[str, Any]], list[SourceFile], list[dict[str, Any]]]:
+    """The landed bars inside the bar, the answers of the exchange about them, and what sources disagreed about."""
+    zone, base = RawZone(settings.raw_root), Series(series.symbol, settings.interval)
+    length = grid_micros(series.interval) or 0
+    end = instant(micros(open_time) + max(length, 1))
+    month = Month.containing(open_time.date())
+    provenance = zone.provenance(base, month)
+    if provenance is None:
+        return [], [], []
+    rows = zone.read_history(base, month)
+    inside = pc.and_(pc.greater_equal(rows["open_time"], open_time), pc.less(rows["open_time"], end))
+    answers = [file for file in provenance.files if file.start < end and open_time < file.end]
+    disagreements = []
+    for file in zone.difference_files(base.interval, [month]):
+        if file.series == base:
+            told = pq.read_table(file.path)
+            told = told.filter(pc.and_(pc.greater_equal(told["open_time"], open_time), pc.less(told["open_time"], end)))
+            disagreements += told.to_pylist()
+    return rows.filter(inside).to_pylist(), answers, disagreements
+
+
+# --- steps -------------------------------------------------------------------------------------------------------
+
+
+def _steps(bars: Sequence[dict[str, Any]]) -> list[Step]:
+    closes = [float(bar["close"]) for bar in bars]
+    stored = bars[-1]
+    mean, deviation = _mean_and_deviation(closes[-20:])
+    gain, loss = _wilder_gain_and_loss(closes, 14)
+    fast, slow, signal = _macd(closes)
+    ema_50 = _ema(closes, 50)[-1]
+    values: list[tuple[str, str, float | None]] = [
+        ("sma_20", f"mean of 20 closes, {closes[-20:][0]:.8g} to {closes[-1]:.8g}", mean),
+        ("ema_50", f"close * 2/51 + {_ema(closes[:-1], 50)[-1]:.8g} * 49/51", ema_50),
+        ("rsi_14", f"100 * {gain:.8g} / ({gain:.8g} + {loss:.8g}), Wilder's mean gain and loss", _rsi(gain, loss)),
+        ("macd", f"EMA 12 {fast:.8g} - EMA 26 {slow:.8g}", fast - slow),
+        ("macd_signal", "EMA 9 of macd", signal),
+        ("bb_upper", f"sma_20 + 2 * {deviation:.8g}, the population deviation of 20 closes", mean + 2 * deviation),
+        ("bb_middle", "sma_20", mean),
+        ("bb_lower", f"sma_20 - 2 * {deviation:.8g}", mean - 2 * deviation),
+    ]
+    return [
+        Step(
+            name,
+            how if stored[name] is not None else "still warming up",
+            value if stored[name] is not None else None,
+            stored[name],
+        )
+        for name, how, value in values
+    ]
+
+
+def _mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    mean = sum(values) / len(values)
+    return mean, sqrt(sum((value - mean) ** 2 for value in values) / len(values))
+
+
+def _ema(values: Sequence[float], n: int, seed_at: int | None = None) -> list[float]:
+    """The averages from the seed on: the mean of the n values up to `seed_at`, then the recursion."""
+    at = n - 1 if seed_at is None else seed_at
+    seed = values[max(at - n + 1, 0) : at + 1]
+    averages = [sum(seed) / max(len(seed), 1)]
+    for value in values[at + 1 :]:
+        averages.append(averages[-1] + 2 / (n + 1) * (value - averages[-1]))
+    return averages
+
+
+def _wilder_gain_and_loss(closes: Sequence[float], n: int) -> tuple[float, float]:
+    changes = [after - before for before, after in pairwise(closes)]
+    gains, losses = [max(change, 0.0) for change in changes], [max(-change, 0.0) for change in changes]
+    means = []
+    for values in (gains, losses):
+        mean = sum(values[:n]) / n
+        for value in values[n:]:
+            mean += (value - mean) / n
+        means.append(mean)
+    return means[0], means[1]
+
+
+def _rsi(gain: float, loss: float) -> float:
+    return 100 * gain / (gain + loss) if gain + loss > 1e-14 else 0.0
+
+
+def _macd(closes: Sequence[float]) -> tuple[float, float, float]:
+    if len(closes) < 26:
+        return 0.0, 0.0, 0.0
+    fast, slow = _ema(closes, 12, seed_at=25), _ema(closes, 26)
+    lines = [a - b for a, b in zip(fast, slow, strict=True)]
+    return fast[-1], slow[-1], _ema(lines, 9)[-1]
