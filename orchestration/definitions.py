@@ -7,7 +7,7 @@ import dagster as dg
 from dagster_dbt import DbtProject
 
 from ingestion.settings import Settings, load_settings
-from orchestration import checks, history, schedules, serving, symbols, warehouse_assets
+from orchestration import checks, history, schedules, serving, standing, symbols, warehouse_assets
 from orchestration.partitions import current_partition_space
 from warehouse import dbt
 
@@ -30,7 +30,11 @@ def build_defs(settings: Settings | None = None, resource_overrides: Mapping[str
             warehouse_assets.dimension_assets(settings, project),
             serving.serving_asset(settings),
         ],
-        asset_checks=[history.quarantine_check(settings), checks.bars_checks(settings)],
+        asset_checks=[
+            history.quarantine_check(settings),
+            checks.bars_checks(settings),
+            standing.partitions_check(settings, space),
+        ],
         jobs=schedules.jobs(),
         schedules=schedules.schedules(space),
         sensors=[schedules.automation()],

@@ -18,6 +18,7 @@ LAND = "land_history"
 BUILD = "build_bars"
 PUBLISH = "publish"
 SYMBOLS = "land_symbols"
+HEALTH = "check_health"
 
 
 def jobs() -> "list[UnresolvedAssetJobDefinition]":
@@ -34,6 +35,14 @@ def jobs() -> "list[UnresolvedAssetJobDefinition]":
         dg.define_asset_job(
             PUBLISH, dimensions | dg.AssetSelection.assets("serving"), description="Dimensions, then serving files."
         ),
+        dg.define_asset_job(
+            HEALTH,
+            dg.AssetSelection.checks(
+                *(dg.AssetCheckKey(BARS, name) for name in ("complete", "fresh", "partitions_stand")),
+                dg.AssetCheckKey(RAW_KLINES, "nothing_in_quarantine"),
+            ),
+            description="The standing checks, without building anything.",
+        ),
     ]
 
 
@@ -48,10 +57,13 @@ def schedules(space: PartitionSpace) -> list[dg.ScheduleDefinition]:
     dimensions = dg.ScheduleDefinition(
         name="refresh_dimensions", job_name=PUBLISH, cron_schedule="10 0 * * *", execution_timezone="UTC"
     )
+    health = dg.ScheduleDefinition(
+        name="refresh_health", job_name=HEALTH, cron_schedule="45 9 * * *", execution_timezone="UTC"
+    )
     symbols = dg.ScheduleDefinition(
         name="refresh_symbols", job_name=SYMBOLS, cron_schedule="0 6 1 * *", execution_timezone="UTC"
     )
-    return [refresh_history, dimensions, symbols]
+    return [refresh_history, dimensions, health, symbols]
 
 
 def automation() -> dg.AutomationConditionSensorDefinition:

@@ -1,4 +1,4 @@
-"""Questions about the warehouse's content: rows per month, holes against the grid, the newest bar."""
+"""Questions about the warehouse's content: rows per month, extents, gaps, the newest bars."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -6,21 +6,31 @@ from datetime import UTC, datetime
 import duckdb
 import pyarrow as pa
 
-from ingestion.klines import INTERVAL_MICROS, Month
+from ingestion.klines import Month
 
 _BARS = "crypto_analytics.market_data_unified"
 
 
 @dataclass(frozen=True)
 class SeriesExtent:
-    """A series against the grid of its interval: `missing` bars lie between its first and its last one."""
+    """How many bars a series has, and from when until when."""
 
     symbol: str
     interval: str
     bars: int
-    missing: int
     first_open_time: datetime
     last_close_time: datetime
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Bars of the base interval that are missing between two others; `verdict` is as in klines_gaps."""
+
+    symbol: str
+    first_missing_open_time: datetime
+    resumed_at: datetime
+    missing_bars: int
+    verdict: str
 
 
 def bars_by_month(connection: duckdb.DuckDBPyConnection, start: datetime, end: datetime) -> dict[Month, int]:
@@ -52,29 +62,19 @@ def latest_bars(
 
 
 def extents(connection: duckdb.DuckDBPyConnection, interval: str) -> list[SeriesExtent]:
-    """Every series of `interval` with its holes against the grid."""
-    length = INTERVAL_MICROS[interval]
+    """Every series of `interval`."""
     rows = connection.execute(
-        f"""select symbol, "interval", count(*),
-            cast((epoch_us(max(open_time)) - epoch_us(min(open_time))) // ? + 1 - count(*) as bigint),
-            min(open_time), max(close_time)
+        f"""select symbol, "interval", count(*), min(open_time), max(close_time)
         from {_BARS} where "interval" = ? group by 1, 2 order by 1, 2""",
-        [length, interval],
+        [interval],
     ).fetchall()
     return [SeriesExtent(*row) for row in rows]
 
 
-def holes_by_month(connection: duckdb.DuckDBPyConnection, interval: str) -> list[tuple[str, str, int]]:
-    """Symbol, month and number of missing bars, for each month in which a series has fewer bars than the grid."""
-    length = INTERVAL_MICROS[interval]
-    return connection.execute(
-        f"""with steps as (
-            select symbol, open_time,
-                (epoch_us(open_time) - epoch_us(lag(open_time) over (partition by symbol order by open_time))) // ? - 1
-                    as missing
-            from {_BARS} where "interval" = ?
-        )
-        select symbol, strftime(open_time, '%Y-%m'), cast(sum(missing) as bigint)
-        from steps where missing > 0 group by 1, 2 order by 1, 2""",
-        [length, interval],
+def gaps(connection: duckdb.DuckDBPyConnection) -> list[Gap]:
+    """Every gap, in order of symbol and time."""
+    rows = connection.execute(
+        """select symbol, first_missing_open_time, resumed_at, missing_bars, verdict
+        from crypto_analytics.int_klines_gaps order by symbol, resumed_at"""
     ).fetchall()
+    return [Gap(*row) for row in rows]

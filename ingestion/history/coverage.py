@@ -52,7 +52,7 @@ def coverage(
 ) -> list[SeriesCoverage]:
     """Every month of each series from `start` to the running one."""
     today = (now or datetime.now(UTC)).date()
-    months = [month for month in months_between(start.first_day, Month.containing(today).next.first_day)]
+    months = months_between(start.first_day, Month.containing(today).next.first_day)
     quarantined = {str(note["name"]) for note in zone.quarantined()}
     return [_of_series(zone, one, months, quarantined) for one in series]
 
