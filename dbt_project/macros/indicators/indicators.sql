@@ -6,11 +6,14 @@
 
 
 {#
-    The eight indicators as common table expressions; the last one, `indicators`, has symbol, interval, open_time and
-    sma_20, ema_50, rsi_14, macd, macd_signal, bb_upper, bb_middle, bb_lower, NULL while they warm up.
+    The eight indicators as common table expressions; the last one, `indicators`, has the given columns of `bars` and
+    sma_20, ema_50, rsi_14, macd, macd_signal, bb_upper, bb_middle, bb_lower, NULL while they warm up. On DuckDB its rows
+    come one series after the other, each in order of time.
 
-    Argument: a common table expression with symbol, interval, open_time and close (double), whose first bar of each
-    series is the first there is, or lies memory_bars() before the first one whose indicators are used.
+    Arguments:
+        bars      a common table expression whose first bar of each series is the first there is, or lies memory_bars()
+                  before the first one whose indicators are used
+        columns   its columns; symbol, interval, open_time and close (double) are among them
 
     Definitions (all as TA-Lib computes them):
         sma_20         mean of 20 closes; from bar 19
@@ -22,41 +25,33 @@
         macd_signal    EMA 9 of macd, seed: its first 9 values; from bar 33 (Appel)
         bb_*           sma_20 and 2 population standard deviations around it; from bar 19 (Bollinger)
 #}
-{% macro indicators(closes) -%}
-windowed as (
-    -- One partition and order for all of them, so that the engine sorts once.
-    select
-        symbol,
-        {{ interval_column() }},
-        open_time,
-        close,
-        row_number() over series - 1 as bar_index,
-        close - lag(close) over series as change,
-        avg(close) over last_20 as mean_20,
-        stddev_pop(close) over last_20 as deviation_20
-    from {{ closes }}
-    window
-        series as (partition by symbol, {{ interval_column() }} order by open_time),
-        last_20 as (
-            partition by symbol, {{ interval_column() }} order by open_time rows between 19 preceding and current row
-        )
-),
+{% macro indicators(bars, columns) -%}
+{{ numbered_bars('numbered', bars, columns) }},
+
+{{ moments_of_20('described', 'numbered', columns, 'close') }},
 
 changes as (
     select
-        symbol,
-        {{ interval_column() }},
-        open_time,
-        close,
+        {{ columns | join(',\n        ') }},
+        bar_index,
+        mean_20,
+        deviation_20,
+        close - {{ earlier('close', 1) }} as change
+    from described
+),
+
+moves as (
+    select
+        {{ columns | join(',\n        ') }},
         bar_index,
         mean_20,
         deviation_20,
         case when change > 0 then change else {{ double(0) }} end as gain,
         case when change < 0 then -change else {{ double(0) }} end as loss
-    from windowed
+    from changes
 ),
 
-{{ exponential_averages('first_level', 'changes', [
+{{ exponential_averages('first_level', 'moves', columns + ['mean_20', 'deviation_20'], [
     ema('ema_50', 'close', 50),
     wilder('average_gain', 'gain', 14),
     wilder('average_loss', 'loss', 14),
@@ -66,9 +61,7 @@ changes as (
 
 differences as (
     select
-        symbol,
-        {{ interval_column() }},
-        open_time,
+        {{ columns | join(',\n        ') }},
         bar_index,
         mean_20,
         deviation_20,
@@ -79,13 +72,16 @@ differences as (
     from first_level
 ),
 
-{{ exponential_averages('second_level', 'differences', [ema('macd_signal', 'macd', 9, seed_at=33)]) }},
+{{ exponential_averages(
+    'second_level',
+    'differences',
+    columns + ['mean_20', 'deviation_20', 'ema_50', 'average_gain', 'average_loss', 'macd'],
+    [ema('macd_signal', 'macd', 9, seed_at=33)],
+) }},
 
 indicators as (
     select
-        symbol,
-        {{ interval_column() }},
-        open_time,
+        {{ columns | join(',\n        ') }},
         case when bar_index >= 19 then mean_20 end as sma_20,
         ema_50,
         -- TA-Lib takes anything below 1e-14 for no movement.

@@ -12,23 +12,19 @@
     'close_time', 'open', 'high', 'low', 'close', 'volume', 'quote_volume', 'trades', 'taker_buy_base_volume',
     'taker_buy_quote_volume'
 ] -%}
+{%- set columns = ['symbol', interval_column(), 'open_time'] + measures + ['source', 'ingested_at'] -%}
 {%- set indicator_names = [
     'sma_20', 'ema_50', 'rsi_14', 'macd', 'macd_signal', 'bb_upper', 'bb_middle', 'bb_lower'
 ] -%}
 
 with bars_of_window as (
-    select
-        symbol,
-        {{ interval_column() }},
-        open_time,
-        {{ measures | join(',\n        ') }},
-        source,
-        ingested_at
+    select {{ columns | join(', ') }}
     from {{ ref('int_klines') }}
 ),
 
 {% if is_incremental() -%}
-    -- What the averages remember lies before the window, in bars, not in days: a series may have holes.
+    -- What the averages remember lies before the window, in bars, not in days: a series may have holes. Only their closes
+    -- are needed.
     bars_before as (
         select
             symbol,
@@ -43,61 +39,44 @@ with bars_of_window as (
 
     -- And what remembers the window lies after it: these bars keep their prices and get their indicators anew.
     bars_after as (
-        select
-            symbol,
-            {{ interval_column() }},
-            open_time,
-            {{ measures | join(',\n            ') }},
-            source,
-            ingested_at
+        select {{ columns | join(', ') }}
         from {{ this }}
         where open_time >= {{ window_end() }}
         qualify row_number() over (partition by symbol, {{ interval_column() }} order by open_time) <= {{ memory_bars() }}
     ),
 
-    bars_to_write as (
+    bars as (
         select * from bars_of_window
         union all
         select * from bars_after
-    ),
-
-    closes as (
-        select symbol, {{ interval_column() }}, open_time, close from bars_before
         union all
-        select symbol, {{ interval_column() }}, open_time, close from bars_to_write
+        select
+            {%- for column in columns %}
+                {{ column if column in ('symbol', interval_column(), 'open_time', 'close') else 'null as ' ~ column }}
+                {{- "," if not loop.last }}
+            {%- endfor %}
+        from bars_before
     ),
 {%- else -%}
-    bars_to_write as (
+    bars as (
         select * from bars_of_window
-    ),
-
-    closes as (
-        select symbol, {{ interval_column() }}, open_time, close from bars_to_write
     ),
 {%- endif %}
 
-{{ indicators('closes') }}
+{{ indicators('bars', columns) }}
 
+-- On DuckDB the rows are in order, one series after the other: a query for one series and period then reads few row
+-- groups.
 select
-    bars.symbol,
-    bars.{{ interval_column() }},
-    bars.open_time,
-    {%- for measure in measures %}
-        bars.{{ measure }},
-    {%- endfor %}
-    {%- for indicator in indicator_names %}
-        indicators.{{ indicator }},
-    {%- endfor %}
-    {{ part('hour', 'bars.open_time') }} as hour,
-    {{ part('isodow', 'bars.open_time') }} as day_of_week,
-    {{ part('month', 'bars.open_time') }} as month,
-    bars.source,
-    bars.ingested_at
-from bars_to_write as bars
-inner join indicators
-    on
-        bars.symbol = indicators.symbol
-        and bars.{{ interval_column() }} = indicators.{{ interval_column() }}
-        and bars.open_time = indicators.open_time
--- One series after the other: a query for one series and period then reads few row groups.
-order by bars.symbol, bars.{{ interval_column() }}, bars.open_time
+    symbol,
+    {{ interval_column() }},
+    open_time,
+    {{ measures | join(',\n    ') }},
+    {{ indicator_names | join(',\n    ') }},
+    {{ part('hour', 'open_time') }} as hour,
+    {{ part('isodow', 'open_time') }} as day_of_week,
+    {{ part('month', 'open_time') }} as month,
+    source,
+    ingested_at
+from indicators
+where open_time >= {{ window_start() }}

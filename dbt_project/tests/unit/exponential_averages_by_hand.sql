@@ -19,7 +19,7 @@ with by_hand as (
         select
             'ABC' as symbol,
             '1h' as {{ interval_column() }},
-            {{ i }} as bar_index,
+            {{ from_micros(i * 3600000000) }} as open_time,
             {{ double(x) }} as x,
             {{ double(usual) if usual is not none else 'null' }} as expected_usual,
             {{ double(wilder) if wilder is not none else 'null' }} as expected_wilder,
@@ -28,7 +28,12 @@ with by_hand as (
     {%- endfor %}
 ),
 
-{{ exponential_averages('averaged', 'by_hand', [
+{% set columns = [
+    'symbol', interval_column(), 'open_time', 'x', 'expected_usual', 'expected_wilder', 'expected_late'
+] -%}
+{{ numbered_bars('numbered', 'by_hand', columns) }},
+
+{{ exponential_averages('averaged', 'numbered', columns, [
     ema('usual', 'x', 4), wilder('wilder', 'x', 4), ema('late', 'x', 4, seed_at=5)
 ]) }}
 

@@ -2,7 +2,7 @@
     All indicators on a ramp, close = 100 + i, worked by hand: an average of n bars lags (n - 1) / 2 bars behind, and so
     does an exponential average that is seeded with it. So EMA 50 = 100 + i - 24.5, MACD = (i - 5.5) - (i - 12.5) = 7 and
     so is its signal, RSI = 100, and the population deviation of 20 numbers in a row is sqrt((20 * 20 - 1) / 12). The
-    ramp is long enough to cross two blocks of the averages' sums.
+    ramp is longer than twice what the averages remember.
 #}
 {{ config(tags=['unit']) }}
 
@@ -20,7 +20,7 @@ with ramp as (
     ) as numbers
 ),
 
-{{ indicators('ramp') }},
+{{ indicators('ramp', ['symbol', interval_column(), 'open_time', 'close']) }},
 
 expected as (
     select
