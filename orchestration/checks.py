@@ -48,8 +48,11 @@ def complete(series: Sequence[SeriesExtent], found: Sequence[Gap]) -> dg.AssetCh
         [
             dg.TableRecord(
                 {
-                    "symbol": gap.symbol, "from": gap.first_missing_open_time.isoformat(),
-                    "resumed_at": gap.resumed_at.isoformat(), "bars": gap.missing_bars, "verdict": gap.verdict,
+                    "symbol": gap.symbol,
+                    "from": gap.first_missing_open_time.isoformat(),
+                    "resumed_at": gap.resumed_at.isoformat(),
+                    "bars": gap.missing_bars,
+                    "verdict": gap.verdict,
                 }
             )
             for gap in found

@@ -8,7 +8,7 @@ import pytest
 from support.backfilled import Backfilled
 from support.homes import home
 
-from ingestion.history import MonthResult
+from ingestion.history.month import MonthResult
 from ingestion.klines import Month
 from ingestion.simulator.server import build_app, running
 from orchestration.backfill import backfill

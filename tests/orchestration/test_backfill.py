@@ -8,7 +8,7 @@ import pytest
 from support.backfilled import Backfilled
 
 from ingestion.errors import ExchangeRefused
-from ingestion.history import Outcome
+from ingestion.history.month import Outcome
 from ingestion.klines import Month, Series
 from orchestration.backfill import RunFailed, backfill
 from orchestration.history import RAW_KLINES, HistoryLander

@@ -8,13 +8,18 @@ import dagster as dg
 import pytest
 from support.homes import home
 
-from ingestion.history import MonthResult, Outcome
+from ingestion.history.month import MonthResult, Outcome
 from ingestion.klines import Month, Series
 from ingestion.settings import Settings
 from orchestration.definitions import build_defs
 from orchestration.history import HistoryLander
 from orchestration.schedules import LAND, PUBLISH
+from orchestration.symbols import RAW_SYMBOLS
 
+TABLES = (
+    *("raw_klines", "raw_symbols", "market_data_unified", "dim_symbols", "dim_dates", "dim_hours"),
+    *("klines_gaps", "klines_reconciliation"),
+)
 SNAPSHOT = Path(__file__).with_name("asset_graph.json")
 
 
@@ -64,13 +69,13 @@ def test_every_asset_is_described_owned_and_of_a_kind(defs: dg.Definitions) -> N
         assert spec.kinds, name
 
 
-@pytest.mark.parametrize("name", ["raw_klines", "market_data_unified", "dim_symbols", "dim_dates", "dim_hours"])
+@pytest.mark.parametrize("name", TABLES)
 def test_tables_have_a_schema_with_every_column_described(defs: dg.Definitions, name: str) -> None:
     (spec,) = (spec for spec in defs.resolve_all_asset_specs() if spec.key == dg.AssetKey(name))
     schema = spec.metadata["dagster/column_schema"]
     assert isinstance(schema, dg.TableSchema)
     assert len(schema.columns) >= 2
-    if name != "raw_klines":
+    if not name.startswith("raw_"):
         assert all(column.description for column in schema.columns)
 
 
@@ -88,12 +93,17 @@ def test_schedules_run_after_the_archive_has_its_files_and_dimensions_at_ten_pas
     defs: dg.Definitions,
 ) -> None:
     crons = {schedule.name: schedule.cron_schedule for schedule in defs.schedules or ()}
-    assert crons == {"refresh_history": "15 9 * * *", "refresh_dimensions": "10 0 * * *"}
+    assert crons == {
+        "refresh_history": "15 9 * * *",
+        "refresh_dimensions": "10 0 * * *",
+        "refresh_health": "45 9 * * *",
+        "refresh_symbols": "0 6 1 * *",
+    }
 
 
 def test_publishing_builds_everything_without_partitions_first(defs: dg.Definitions) -> None:
     without = {node.key for node in defs.resolve_asset_graph().asset_nodes if node.partitions_def is None}
-    assert defs.resolve_job_def(PUBLISH).asset_layer.executable_asset_keys == without
+    assert defs.resolve_job_def(PUBLISH).asset_layer.executable_asset_keys == without - {RAW_SYMBOLS}
 
 
 class FakeLander(HistoryLander):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ingestion.history import MonthResult
+from ingestion.history.month import MonthResult
 from ingestion.settings import Settings
 
 

@@ -12,11 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ingestion.klines import DECIMAL_COLUMNS, INTERVAL_MICROS, KLINE_SCHEMA, Series, month_window
-from ingestion.raw_zone import Environment, Provenance, RawZone
+from ingestion.grid import Window
+from ingestion.history.plan import find_holes
+from ingestion.klines import DECIMAL_COLUMNS, INTERVAL_MICROS, KLINE_SCHEMA, Month, Series, month_window
+from ingestion.provenance import Provenance, SourceFile
+from ingestion.raw_zone import Environment, RawZone
 from ingestion.settings import Settings, load_settings
 from warehouse.build import build, require_window
-from warehouse.dbt import Window
+from warehouse.dbt import Window as RunWindow
 from warehouse.engine import connect
 
 INGESTED_AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -107,7 +110,17 @@ def put(settings: Settings, series: Series, klines: pa.Table, covered_until: dat
         rows = klines.filter(inside)
         covered = min(month.end, covered_until) if covered_until else month.end
         if rows.num_rows:
-            zone.write_history(series, month, rows, Provenance("archive_monthly", (), rows.num_rows, covered))
+            zone.write_history(series, month, rows, provenance(series, month, rows, covered))
+
+
+def provenance(series: Series, month: Month, rows: pa.Table, covered_until: datetime) -> Provenance:
+    """As if one monthly file had brought the rows; REST was not asked for its holes."""
+    window = Window(month.start, covered_until)
+    url = f"http://exchange.test/{series.symbol}-{series.interval}-{month}.zip"
+    file = SourceFile("archive_monthly", url, "0" * 64, rows.num_rows, 0, INGESTED_AT, window.start, window.end)
+    times = np.array([(at - EPOCH) // timedelta(microseconds=1) for at in rows["open_time"].to_pylist()])
+    missing = find_holes(series, times, window)
+    return Provenance((file,), rows.num_rows, ("archive_monthly",), covered_until, missing)
 
 
 def build_all(settings: Settings, *, full_refresh: bool = False) -> None:
@@ -115,7 +128,7 @@ def build_all(settings: Settings, *, full_refresh: bool = False) -> None:
 
 
 def build_window(settings: Settings, start: datetime, end: datetime) -> None:
-    build(settings, Window.around(start, end))
+    build(settings, RunWindow.around(start, end))
 
 
 def bars(settings: Settings, where: str = "true") -> pa.Table:

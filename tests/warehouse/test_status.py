@@ -7,7 +7,7 @@ from support.homes import build_all, home, put, random_walk
 
 from ingestion.klines import Month, Series
 from warehouse.engine import connect
-from warehouse.measure import bars_by_month, extents, holes_by_month, latest_bars
+from warehouse.measure import bars_by_month, extents, gaps, latest_bars
 from warehouse.serving import publish
 from warehouse.status import status
 
@@ -34,14 +34,17 @@ def test_status_of_an_empty_home_is_empty(tmp_path: Path) -> None:
     assert (found.environment, found.series, found.quarantined) == (None, (), ())
 
 
-def test_holes_are_counted_against_the_grid_by_month(tmp_path: Path) -> None:
+def test_a_series_is_measured_in_bars_gaps_and_months(tmp_path: Path) -> None:
     settings = home(tmp_path, symbols="BTCUSDT", interval="1h")
     put(settings, SERIES, random_walk(SERIES, START, 48, missing=[5, 6, 30]))
     build_all(settings)
     with connect(settings) as connection:
         (extent,) = extents(connection, "1h")
-        assert (extent.bars, extent.missing) == (45, 3)
-        assert holes_by_month(connection, "1h") == [("BTCUSDT", "2024-01", 2), ("BTCUSDT", "2024-02", 1)]
+        assert extent.bars == 45
+        assert [(gap.first_missing_open_time, gap.missing_bars, gap.verdict) for gap in gaps(connection)] == [
+            (START + timedelta(hours=5), 2, "missing"),
+            (START + timedelta(hours=30), 1, "missing"),
+        ]
         rows = bars_by_month(connection, START, START + timedelta(days=2))
         assert rows.keys() == {Month(2024, 1), Month(2024, 2)}
         newest = latest_bars(connection, "BTCUSDT", "1h", START + timedelta(days=1), count=3)
