@@ -52,7 +52,7 @@ class ArchiveFace:
         content = self._files(zip_path)
         if content is None or self._is_missing(zip_path):
             return _error(404, "NoSuchKey", "The specified key does not exist.")
-        return self._checksum(zip_path, content) if is_checksum else self._zip(zip_path, content)
+        return (self._serve_checksum if is_checksum else self._serve_zip)(zip_path, content)
 
     def _is_missing(self, path: str) -> bool:
         missing = "/monthly/" in path and self._trouble.strikes("missing_monthly", _name(path))
@@ -60,33 +60,32 @@ class ArchiveFace:
             self._trouble.fire("missing_monthly")
         return missing
 
-    def _zip(self, path: str, content: bytes) -> Response:
+    def _serve_zip(self, path: str, content: bytes) -> Response:
         fetches = self._trouble.attempt(f"fetches of {path}")
-        ill = functools.partial(self._is_ill, name=_name(path), fetches=fetches)
-        if ill("access_denied"):
+        if self._is_ill("access_denied", path, fetches):
             return _error(403, "AccessDenied", "Access Denied")
-        if ill("html_200"):
+        if self._is_ill("html_200", path, fetches):
             return Response(_PAGE, media_type="text/html")
-        # A short file goes with its own checksum: both count the checksums asked for, so that a pair is of one kind.
-        checksums = self._trouble.attempts(f"fetches of {path}.CHECKSUM")
-        if "/monthly/" in path and self._is_ill("short_monthly", name=_name(path), fetches=checksums + 1):
+        # A short file and its checksum are of one kind: both go by how often the checksum has been asked for.
+        if self._is_ill("short_monthly", path, self._trouble.attempts(f"fetches of {path}.CHECKSUM") + 1):
             content = _shortened(content)
-        if ill("truncated_zip"):
+        if self._is_ill("truncated_zip", path, fetches):
             content = content[: len(content) // 2]
         return Response(content, media_type="application/zip", headers={"server": "AmazonS3"})
 
-    def _checksum(self, path: str, content: bytes) -> Response:
+    def _serve_checksum(self, path: str, content: bytes) -> Response:
         fetches = self._trouble.attempt(f"fetches of {path}.CHECKSUM")
         written = self._files(f"{path}.CHECKSUM")
-        if "/monthly/" in path and self._trouble.is_ill("short_monthly", _name(path), fetches):
+        if self._is_ill("short_monthly", path, fetches):
             content, written = _shortened(content), None
-        if self._is_ill("stale_checksum", name=_name(path), fetches=fetches):
+        if self._is_ill("stale_checksum", path, fetches):
             content, written = content + b"as it was before", None
         line = f"{hashlib.sha256(content).hexdigest()}  {_name(path)}\n".encode()
         return Response(written or line, media_type="application/zip", headers={"server": "AmazonS3"})
 
-    def _is_ill(self, fault: str, *, name: str, fetches: int) -> bool:
-        ill = self._trouble.is_ill(fault, name, fetches)
+    def _is_ill(self, fault: str, path: str, fetches: int) -> bool:
+        meant = "/monthly/" in path or fault != "short_monthly"
+        ill = meant and self._trouble.is_ill(fault, _name(path), fetches)
         if ill:
             self._trouble.fire(fault)
         return ill
