@@ -1,7 +1,8 @@
 """Where the rows of a raw file came from, kept in the file itself."""
 
+import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
 from ingestion.grid import Window
@@ -11,7 +12,8 @@ from ingestion.grid import Window
 class SourceFile:
     """One answer of the exchange, a file or a run of REST pages, that went into a raw file.
 
-    It speaks for `[start, end)`: a bar that it does not have there is one that the source does not have.
+    It speaks for `[start, end)`: a bar that it does not have there is one that the source does not have. `rows` are
+    those that it gave; `duplicates`, `conflicts` and `broken` count the ones that were dropped, see `ParsedKlines`.
     """
 
     source: str
@@ -22,10 +24,32 @@ class SourceFile:
     fetched_at: datetime
     start: datetime
     end: datetime
+    duplicates: int = 0
+    conflicts: int = 0
+    broken: int = 0
 
     @property
     def window(self) -> Window:
         return Window(self.start, self.end)
+
+    def touches(self, other: "SourceFile") -> bool:
+        """Whether nothing lies between this answer and another one of the same address."""
+        return self.url == other.url and self.start <= other.end and other.start <= self.end
+
+    def joined(self, later: "SourceFile") -> "SourceFile":
+        """Two answers as one, so that a month asked for every few minutes does not remember each time. The checksum
+        is that of the two checksums."""
+        return replace(
+            self,
+            sha256=hashlib.sha256(f"{self.sha256}{later.sha256}".encode()).hexdigest(),
+            fetched_at=max(self.fetched_at, later.fetched_at),
+            start=min(self.start, later.start),
+            end=max(self.end, later.end),
+            **{name: getattr(self, name) + getattr(later, name) for name in _COUNTS},
+        )
+
+
+_COUNTS = ("rows", "bytes", "duplicates", "conflicts", "broken")
 
 
 @dataclass(frozen=True)
@@ -34,8 +58,8 @@ class Provenance:
 
     `sources` are the kinds of sources that rows came from. `covered_until` is the end of what the sources spoke of.
     `holes` are the windows before it, and after the series' first bar, in which bars of the grid are missing.
-    `replaced` are answers that later ones under the same address stand for; `duplicates`, `conflicts`, `broken` and
-    `off_grid` count rows.
+    `replaced` are archive files that later ones under the same address stand for. `off_grid` counts rows that open off
+    the grid.
     """
 
     files: tuple[SourceFile, ...]
@@ -44,9 +68,6 @@ class Provenance:
     covered_until: datetime
     holes: tuple[Window, ...] = ()
     replaced: tuple[SourceFile, ...] = ()
-    duplicates: int = 0
-    conflicts: int = 0
-    broken: int = 0
     off_grid: int = 0
 
     def spoke(self, source: str) -> list[Window]:

@@ -130,6 +130,16 @@ class RawZone:
         """The rows of one landed month, in the schema of the raw zone."""
         return self._read(self._history_path(series, month), KLINE_SCHEMA)
 
+    def read_landed(self, series: Series, month: Month) -> tuple[pa.Table, Provenance] | None:
+        """Rows and origin of one landed month, of one and the same version of its file; None when it has not landed."""
+        try:
+            with self._fs.open(self._history_path(series, month), "rb") as file:
+                parquet = pq.ParquetFile(file)
+                rows = parquet.read().cast(KLINE_SCHEMA)
+                return rows, Provenance.from_json(parquet.metadata.metadata[_METADATA_KEY])
+        except FileNotFoundError:
+            return None
+
     def _read(self, path: str, schema: pa.Schema) -> pa.Table:
         with self._fs.open(path, "rb") as file:
             return pq.read_table(file, schema=schema)
@@ -270,14 +280,17 @@ class RawZone:
 
     def quarantined(self) -> list[dict[str, Any]]:
         """The notes of everything refused: name, url, reason, bytes, refused_at and what else was known."""
-        notes = sorted(self._glob("quarantine/*.reason.json"))
-        return [json.loads(self._fs.cat_file(note)) for note in notes]
+        notes = [self._note(path) for path in sorted(self._glob("quarantine/*.reason.json"))]
+        return [note for note in notes if note is not None]
 
     def quarantine_note(self, name: str) -> dict[str, Any] | None:
         """The note of one refused file; None when it is not in quarantine."""
+        return self._note(f"{self._root}/quarantine/{name}.reason.json")
+
+    def _note(self, path: str) -> dict[str, Any] | None:
         try:
-            note: dict[str, Any] = json.loads(self._fs.cat_file(f"{self._root}/quarantine/{name}.reason.json"))
-        except FileNotFoundError:
+            note: dict[str, Any] = json.loads(self._fs.cat_file(path))
+        except FileNotFoundError:  # never there, or released meanwhile
             return None
         return note
 
@@ -285,7 +298,8 @@ class RawZone:
         """Drop what is in quarantine for a month (`2024-07`, its days too) or a day, because it has landed since."""
         interval = series.interval.replace("M", "mo")
         for path in self._glob(f"quarantine/{glob.escape(series.symbol)}-{interval}-{period}*"):
-            self._fs.rm_file(path)
+            with suppress(FileNotFoundError):  # another process landed the same
+                self._fs.rm_file(path)
 
     # --- environment -------------------------------------------------------------------------------------------
 
@@ -331,8 +345,10 @@ class RawZone:
 
 
 def _version(details: Mapping[str, Any]) -> str:
-    """What a listing tells of a file's version: an object's etag, or size and time of change."""
-    return str(details.get("etag") or f"{details['size']}-{details.get('mtime', '')}")
+    """What a listing tells of a file's version: an object's etag, or size and time of change (each store has its own
+    names for them)."""
+    told = [details[name] for name in ("etag", "ETag", "mtime", "created", "LastModified") if details.get(name)]
+    return "-".join(map(str, (details["size"], *told)))
 
 
 def write_durably(path: Path, content: bytes | pa.Buffer, *, keep_existing: bool = False) -> None:
@@ -341,7 +357,8 @@ def write_durably(path: Path, content: bytes | pa.Buffer, *, keep_existing: bool
     With `keep_existing` a file that is already there wins, whoever else is writing at the same time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    # Half of the digits: a name has 255 bytes, of which one in quarantine may need 231.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:16]}")
     try:
         with temporary.open("wb") as file:
             file.write(content)

@@ -14,7 +14,8 @@ from ingestion.row_rules import index_array, integers
 
 _KEY = ("symbol", "interval", "open_time")
 _FIELDS = [name for name in KLINE_SCHEMA.names if name not in (*_KEY, "source", "ingested_at")]
-_TRUST = {"archive_monthly": 0, "archive_daily": 1, "rest": 2, "stream": 3}
+# The lower, the more trusted.
+TRUST = {"archive_monthly": 0, "archive_daily": 1, "rest": 2, "stream": 3}
 
 
 def differences(
@@ -25,7 +26,7 @@ def differences(
     Both tables are rows of one series in the schema of the raw zone, one per open time. The result is in
     DIFFERENCE_SCHEMA: the more trusted source is the one that is kept, `new` when the two are trusted alike.
     """
-    new_wins = _TRUST[new_source] <= _TRUST[known_source]
+    new_wins = TRUST[new_source] <= TRUST[known_source]
     kept, other = (new, known) if new_wins else (known, new)
     kept_source, other_source = (new_source, known_source) if new_wins else (known_source, new_source)
     kept, other = (_inside(table, list(windows)) for table in (kept, other))
@@ -33,8 +34,8 @@ def differences(
     _, left, right = np.intersect1d(opens, other_opens, assume_unique=True, return_indices=True)
     kept_alone = kept.take(index_array(np.flatnonzero(~np.isin(opens, other_opens))))
     other_alone = other.take(index_array(np.flatnonzero(~np.isin(other_opens, opens))))
-    # A bar that only the less trusted source has is the one that is kept, unless an archive file took it back.
-    survives = other_source != kept_source and other_source in ("rest", "stream")
+    # A bar that only the less trusted source has is kept, unless a later archive file took back an earlier one's.
+    survives = not new_wins or other_source in ("rest", "stream")
     return _table(
         [
             *_changed(kept.take(index_array(left)), other.take(index_array(right))),

@@ -53,10 +53,10 @@ def parse_exchange_info(symbols: Iterable[Mapping[str, Any]], fetched_at: dateti
             filters = {one["filterType"]: one for one in entry["filters"]}
             rows.append(
                 {
-                    "symbol": str(entry["symbol"]),
-                    "status": str(entry["status"]),
-                    "base_asset": str(entry["baseAsset"]),
-                    "quote_asset": str(entry["quoteAsset"]),
+                    "symbol": _text(entry, "symbol"),
+                    "status": _text(entry, "status"),
+                    "base_asset": _text(entry, "baseAsset"),
+                    "quote_asset": _text(entry, "quoteAsset"),
                     "tick_size": _decimal(filters, "PRICE_FILTER", "tickSize"),
                     "lot_size": _decimal(filters, "LOT_SIZE", "stepSize"),
                     # Called MIN_NOTIONAL before 2023.
@@ -65,16 +65,28 @@ def parse_exchange_info(symbols: Iterable[Mapping[str, Any]], fetched_at: dateti
                     "fetched_at": fetched_at,
                 }
             )
-        except (KeyError, TypeError, InvalidOperation, pa.ArrowInvalid) as error:
+        except (KeyError, TypeError, ValueError, InvalidOperation) as error:
             raise MalformedAnswer(
-                f"exchangeInfo describes a symbol without {error}: {str(entry)[:200]}.",
+                f"exchangeInfo describes a symbol without its {error}: {str(entry)[:200]}.",
                 "Check KLINEHOUSE_REST_URL; if it is the exchange's own host, its API has changed.",
             ) from error
     return pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["symbol"])), schema=SYMBOL_SCHEMA)
 
 
+def _text(entry: Mapping[str, Any], name: str) -> str:
+    if not isinstance(entry[name], str):
+        raise TypeError(name)
+    return str(entry[name])
+
+
 def _decimal(filters: Mapping[str, Mapping[str, Any]], name: str, value: str) -> Decimal | None:
-    return Decimal(filters[name][value]) if name in filters else None
+    """A size as the raw zone holds it; ValueError when it does not fit."""
+    if name not in filters:
+        return None
+    size = Decimal(filters[name][value])
+    if not size.is_finite() or not 0 <= size < 10**20 or size != round(size, 8):
+        raise ValueError(value)
+    return size
 
 
 def _same(known: pa.Table, rows: pa.Table) -> bool:

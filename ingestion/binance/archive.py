@@ -79,12 +79,12 @@ class Archive:
 
         A mismatch is tried once more, because a file and its checksum are replaced one after the other upstream.
         """
-        answer = self._get(path)
+        answer = self._zip(path)
         if answer is None:
             return None
         checksum = self.checksum(path)
         if _checksum_problem(path, answer.body, checksum):
-            answer = self._get(path) or answer
+            answer = self._zip(path) or answer
             checksum = self.checksum(path)
         fingerprint = Fingerprint(checksum or "", _versions(answer))
         problem = _checksum_problem(path, answer.body, checksum)
@@ -99,8 +99,11 @@ class Archive:
         return ArchiveFile(self.url(path), sha256, text, answer.body, datetime.now(UTC), fingerprint)
 
     def checksum(self, path: str) -> str | None:
-        """What stands in the file's `.CHECKSUM`; None when there is none."""
-        answer = self._get(f"{path}.CHECKSUM")
+        """What stands in the file's `.CHECKSUM`, however wrong; None when there is none."""
+        try:
+            answer = self._get(f"{path}.CHECKSUM")
+        except TooLarge as error:
+            return str(error)
         return None if answer is None else answer.body[:1000].decode("utf-8", "replace")
 
     def fingerprint(self, path: str) -> Fingerprint:
@@ -115,11 +118,14 @@ class Archive:
     def url(self, path: str) -> str:
         return f"{self._base}/{path}"
 
-    def _get(self, path: str) -> Answer | None:
+    def _zip(self, path: str) -> Answer | None:
         try:
-            answer = self._http.get(self.url(path))
+            return self._get(path)
         except TooLarge as error:
-            raise BadArchiveFile(self.url(path), str(error), b"", Fingerprint("", "")) from error
+            raise BadArchiveFile(self.url(path), str(error), b"", self.fingerprint(path)) from error
+
+    def _get(self, path: str) -> Answer | None:
+        answer = self._http.get(self.url(path))
         self.simulation = answer.simulation
         if answer.status == 400:
             raise ExchangeRefused(f"{self.url(path)} was refused with HTTP 400.", "Check KLINEHOUSE_ARCHIVE_URL.")

@@ -99,6 +99,7 @@ class Http:
         self._lock = threading.Lock()
         self._resume_at = 0.0
         self._waited = 0.0
+        self._out_of_patience: RateLimited | None = None
         self._pool = urllib3.PoolManager(
             maxsize=settings.download_workers,
             timeout=urllib3.Timeout(settings.http_timeout),
@@ -116,7 +117,8 @@ class Http:
         """Answer with status 200, 400 or 404; everything else is waited out, tried again, or raised.
 
         `passes` tells answers that are worth another try. Raises ExchangeRefused when the host refuses or stays out of
-        reach, RateLimited when it asks for more patience than there is, TooLarge for a body without end.
+        reach, RateLimited when it asks for more patience than there is (and from then on without asking it), TooLarge
+        for a body without end.
         """
         return self._persist("GET", url, fields, passes)
 
@@ -135,7 +137,9 @@ class Http:
                     if attempt.num > 1:
                         self._traffic.add(retries=1)
                     answer = self._patiently(method, url, fields)
-                    if answer.status >= 500 or answer.status == 408 or passes(answer):
+                    if (answer.status >= 500 or answer.status == 408 or passes(answer)) and not _no_head(
+                        method, answer
+                    ):
                         raise _Passing(f"HTTP {answer.status} {_excerpt(answer)}".strip())
                     return answer
         except _RETRIED as error:
@@ -152,11 +156,11 @@ class Http:
             self._wait_until_resumed()
             answer = self._once(method, url, fields)
             if answer.status not in _LIMITED:
-                return self._accepted(url, answer)
+                return self._accepted(method, url, answer)
             self._pause(url, answer)
 
-    def _accepted(self, url: str, answer: Answer) -> Answer:
-        if answer.status in (200, 400, 404, 405, 408, 501) or answer.status >= 500:
+    def _accepted(self, method: str, url: str, answer: Answer) -> Answer:
+        if answer.status in (200, 400, 404, 408) or answer.status >= 500 or _no_head(method, answer):
             return answer
         remedy = _REFUSALS.get(answer.status, "Check {setting}.").format(setting=self._setting)
         raise ExchangeRefused(f"{url} was refused with HTTP {answer.status} {_excerpt(answer)}".strip() + ".", remedy)
@@ -187,6 +191,8 @@ class Http:
     def _wait_until_resumed(self) -> None:
         while True:
             with self._lock:
+                if self._out_of_patience is not None:
+                    raise self._out_of_patience
                 wait = self._resume_at - self._clock()
             if wait <= 0:
                 return
@@ -200,22 +206,32 @@ class Http:
             more = self._clock() + asked - begin
             if more > 0:
                 if self._waited + more > self._max_wait:
-                    what = "has banned this address" if answer.status == 418 else "is limiting this address"
-                    raise RateLimited(
-                        f"{url} {what} for {asked:.0f} s, which is more than --max-wait {self._max_wait:.0f} allows.",
-                        "Run again later, or with a longer --max-wait; what has landed is kept.",
-                    )
+                    self._out_of_patience = self._too_long(url, answer, asked)
+                    raise self._out_of_patience
                 self._waited += more
                 self._resume_at = begin + more
                 # Threads that were answered together wait together: that is one wait, made longer by milliseconds.
                 self._traffic.add(rate_limit_waits=int(more > asked / 2), waited_s=more)
 
+    def _too_long(self, url: str, answer: Answer, asked: float) -> RateLimited:
+        host = "/".join(url.split("/", 3)[:3])
+        what = "has banned this address" if answer.status == 418 else "is limiting this address"
+        waited = f" after {self._waited:.0f} s of waiting" if self._waited else ""
+        return RateLimited(
+            f"{host} {what} for {asked:.0f} s{waited}, which is more than --max-wait {self._max_wait:.0f} allows.",
+            "Run again later, or with a longer --max-wait; what has landed is kept.",
+        )
+
+
+def _no_head(method: str, answer: Answer) -> bool:
+    """Whether an answer only says that the host has no HEAD here."""
+    return method == "HEAD" and answer.status in (405, 501)
+
 
 def _retry_after(answer: Answer) -> float:
-    try:
-        return max(float(answer.headers["retry-after"]), 1.0)
-    except (KeyError, ValueError):
-        return _RETRY_AFTER_DEFAULT
+    """Seconds; the header is a whole number of them at this exchange."""
+    asked = answer.headers.get("retry-after", "").strip()
+    return max(float(asked), 1.0) if asked.isascii() and asked.isdigit() else _RETRY_AFTER_DEFAULT
 
 
 def _excerpt(answer: Answer) -> str:

@@ -47,7 +47,7 @@ class MalformedAnswer(ExchangeRefused):
 
 @dataclass(frozen=True)
 class RestKlines:
-    """Closed bars of one window: `parsed` is None when the exchange has none there."""
+    """Closed bars of one window: `parsed` is None when the exchange has none there. `url` is without the times."""
 
     url: str
     sha256: str
@@ -108,11 +108,14 @@ class Rest:
             digest.update(answer.body)
             size += len(answer.body)
             rows += page
-        url, fetched_at = self._url("klines", self._page_fields(series, start, end)), datetime.now(UTC)
+        fields = self._page_fields(series, start, end)
+        fetched_at = datetime.now(UTC)
         try:
             parsed = parse_rest_klines(rows, series, (start, end), source, fetched_at, self.now) if rows else None
         except MalformedKlines as error:
+            url = self._url("klines", fields)
             raise MalformedAnswer(f"{url} answered with something else than klines: {error}.", _REPORT) from error
+        url = self._url("klines", {name: fields[name] for name in ("symbol", "interval")})
         return RestKlines(url, digest.hexdigest(), size, fetched_at, parsed)
 
     def first_open_time(self, series: Series) -> datetime | None:
@@ -129,13 +132,13 @@ class Rest:
 
     @cached_property
     def _clock(self) -> tuple[datetime, float]:
-        answer = self._get("time", {}, 1)
-        return _instant(_json(answer)["serverTime"]), time.monotonic()
+        found = _json(self._get("time", {}, 1))
+        return _instant(found.get("serverTime") if isinstance(found, dict) else found), time.monotonic()
 
     def exchange_info(self) -> dict[str, Any]:
         """All symbols with status, assets and filters, as the exchange documents it."""
         found = _json(self._get("exchangeInfo", {}, _EXCHANGE_INFO_WEIGHT))
-        if not isinstance(found, dict) or not isinstance(found.get("symbols"), list):
+        if not isinstance(found, dict) or not isinstance(found.get("symbols"), list) or not found["symbols"]:
             raise MalformedAnswer(f"{self.base} answered exchangeInfo without symbols.", _REPORT)
         return found
 
@@ -147,9 +150,9 @@ class Rest:
             if len(rows) < _PAGE:
                 return
             last = _instant(rows[-1][0])
-            if last < start:
+            if last < max(start, _instant(rows[0][0])):
                 raise MalformedAnswer(
-                    f"{self.base} answered with bars before {start}, which nobody asked for.", _REPORT
+                    f"{self.base} answered with bars that are not in order from {start} on, as asked for.", _REPORT
                 )
             # Both ends of the range are inclusive: a page that began at the last bar would have it twice.
             start = last + _MILLISECOND
@@ -185,7 +188,7 @@ _REPORT = "Check KLINEHOUSE_REST_URL; if it is the exchange's own host, its API 
 
 def _refusal(url: str, answer: Answer, series: Series | None) -> ExchangeRefused:
     code, message = _error(answer)
-    if series is not None and code in _UNKNOWN:
+    if series is not None and code in _UNKNOWN and "symbol" in message:
         return UnknownSymbol(_UNKNOWN[code].format(symbol=series.symbol), "`klinehouse symbols` lists what it trades.")
     if code is None:
         return ExchangeRefused(f"{url} was refused with HTTP {answer.status}.", "Check KLINEHOUSE_REST_URL.")
@@ -200,14 +203,14 @@ def _error(answer: Answer) -> tuple[int | None, str]:
     try:
         found = json.loads(answer.body)
         return int(found["code"]), str(found["msg"])[:200]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None, ""
 
 
 def _json(answer: Answer) -> Any:
     try:
         return json.loads(answer.body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the second for a body of a million brackets
         raise MalformedAnswer(f"The exchange answered with {answer.body[:60]!r}, which is no JSON.", _REPORT) from error
 
 
@@ -226,6 +229,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _instant(millis: object) -> datetime:
-    if not isinstance(millis, int) or not 0 <= millis < 10**14:
-        raise MalformedAnswer(f"The exchange answered with the time {millis!r}, which is not in milliseconds.", _REPORT)
+    if not isinstance(millis, int) or isinstance(millis, bool) or not 0 <= millis < 10**14:
+        raise MalformedAnswer(
+            f"The exchange answered with the time {str(millis)[:60]!r}, which is not in milliseconds.", _REPORT
+        )
     return _EPOCH + millis * _MILLISECOND

@@ -33,6 +33,8 @@ _CSV_COLUMNS = (
     "taker_buy_quote_volume",
     "ignore",
 )
+# The last column means nothing, so it may be anything.
+_REST_TYPES = [int if name in ("open_time", "close_time", "trades") else str for name in _CSV_COLUMNS[:-1]]
 _LIMIT = Decimal(10) ** 20
 _TEXTS = ("symbol", "interval", "source")
 _COLUMN_TYPES = dict.fromkeys(DECIMAL_COLUMNS, PRICE) | dict.fromkeys(("open_time", "close_time", "trades"), pa.int64())
@@ -85,10 +87,10 @@ def parse_rest_klines(
     Raises MalformedKlines as `parse_archive_csv` does.
     """
     for row in rows:
-        if any(not isinstance(value, str | int) or isinstance(value, bool) for value in row):
-            raise MalformedKlines(f"a row holds something else than numbers and strings: {str(row)[:200]}")
+        if [type(value) for value in row[:-1]] != _REST_TYPES:
+            raise MalformedKlines(f"a row is not of the documented numbers and strings: {str(row)[:200]}")
     # At most a few thousand rows: as text they take the same way as the archive's.
-    text = "\n".join(",".join(map(str, row)) for row in rows).encode()
+    text = "\n".join(",".join(map(str, row[:-1])) + ",0" for row in rows).encode("utf-8", "replace")
     table = _typed(_read_csv(text), series, source, ingested_at)
     closed = integers(table["close_time"]) < micros(now)
     return _parsed(table.take(index_array(np.flatnonzero(closed))), series, window)

@@ -12,7 +12,7 @@ from ingestion.grid import Window, micros
 from ingestion.history.plan import REST, find_holes
 from ingestion.klines import KLINE_SCHEMA, Series, grid_micros
 from ingestion.provenance import Provenance, SourceFile
-from ingestion.reconcile import conflicts, differences
+from ingestion.reconcile import TRUST, conflicts, differences
 from ingestion.row_rules import Ints, Mask, index_array, integers
 
 
@@ -24,15 +24,12 @@ class Draft:
     rows: pa.Table = field(default_factory=KLINE_SCHEMA.empty_table)
     files: tuple[SourceFile, ...] = ()
     replaced: tuple[SourceFile, ...] = ()
-    duplicates: int = 0
-    conflicts: int = 0
-    broken: int = 0
     disagreements: list[pa.Table] = field(default_factory=list)
 
     @classmethod
     def of(cls, series: Series, rows: pa.Table, landed: Provenance) -> "Draft":
         """What has landed, to be added to."""
-        return cls(series, rows, landed.files, landed.replaced, landed.duplicates, landed.conflicts, landed.broken)
+        return cls(series, rows, landed.files, landed.replaced)
 
     @property
     def open_times(self) -> Ints:
@@ -44,30 +41,42 @@ class Draft:
         return self.rows.num_rows > 0 and int(self.open_times[0]) <= micros(at)
 
     def put(self, file: SourceFile, parsed: ParsedKlines) -> None:
-        """Take an answer in. An archive file stands for all archive rows of its window; REST rows stay where no archive
-        file has a bar. What was there and differs is remembered."""
+        """Take an answer in; what was there and differs is remembered.
+
+        An archive file stands for all rows of its window that came from archive files trusted no more than it. REST
+        rows stay where no archive file has a bar, and come in only where there is none.
+        """
         self._remember(file, parsed)
+        opens = integers(parsed.rows["open_time"])
+        kept = _where(self.rows, ~self._yields(file, opens))
+        self._merge(kept, _where(parsed.rows, ~np.isin(opens, integers(kept["open_time"]))))
         if file.source == REST:
-            new = _where(parsed.rows, ~np.isin(integers(parsed.rows["open_time"]), self.open_times))
-            self._merge(self.rows, new)
-        else:
-            yields = _inside(self.open_times, file.window) & ~self._is_rest()
-            yields |= np.isin(self.open_times, integers(parsed.rows["open_time"]))
-            self._merge(_where(self.rows, ~yields), parsed.rows)
-            self.replaced += tuple(own for own in self.files if own.url == file.url and own.sha256 != file.sha256)
-            self.files = tuple(own for own in self.files if own.source == REST or not _contains(file, own))
+            self._add_rest(file)
+            return
+        self.replaced += tuple(own for own in self.files if own.url == file.url and own.sha256 != file.sha256)
+        self.files = (*(own for own in self.files if own.source == REST or not _contains(file, own)), file)
+
+    def _yields(self, file: SourceFile, opens: Ints) -> Mask:
+        """Which rows make place for those of `file`, which open at `opens`."""
+        if file.source == REST:
+            return np.zeros(self.rows.num_rows, bool)
+        trust = np.array([TRUST[source] for source in self.rows["source"].to_pylist()], np.int64)
+        of_archive = _inside(self.open_times, file.window) & (trust < TRUST[REST]) & (trust >= TRUST[file.source])
+        of_rest = (trust >= TRUST[REST]) & np.isin(self.open_times, opens)
+        yields: Mask = of_archive | of_rest
+        return yields
+
+    def _add_rest(self, file: SourceFile) -> None:
+        for own in self.files:
+            if own.source == REST and own.touches(file):
+                file = own.joined(file)
+                self.files = tuple(one for one in self.files if one is not own)
         self.files = (*self.files, file)
-        self.duplicates += parsed.duplicates
-        self.conflicts += parsed.superseded.num_rows
-        self.broken += parsed.broken.rows.num_rows
 
     def _merge(self, one: pa.Table, other: pa.Table) -> None:
         parts = [part for part in (one, other) if part.num_rows]
         rows = pa.concat_tables(parts) if len(parts) > 1 else (parts or [one])[0]
         self.rows = rows if _ascends(rows) else rows.sort_by("open_time")
-
-    def _is_rest(self) -> Mask:
-        return np.array([source == REST for source in self.rows["source"].to_pylist()], bool)
 
     def _remember(self, file: SourceFile, parsed: ParsedKlines) -> None:
         if parsed.superseded.num_rows:
@@ -79,9 +88,10 @@ class Draft:
             if windows:
                 self.disagreements.append(differences(parsed.rows, rows, windows, file.source, source))
 
-    def rows_by_source(self, window: Window) -> dict[str, int]:
-        """How many bars of `window` each kind of source gave."""
-        counted = pc.value_counts(_where(self.rows, _inside(self.open_times, window))["source"])
+    def rows_by_source(self, place: Window | Ints) -> dict[str, int]:
+        """How many bars each kind of source gave that open in a window, or at one of some times."""
+        there = _inside(self.open_times, place) if isinstance(place, Window) else np.isin(self.open_times, place)
+        counted = pc.value_counts(_where(self.rows, there)["source"])
         return {entry["values"]: entry["counts"] for entry in counted.to_pylist()}
 
     def provenance(self, window: Window) -> Provenance:
@@ -94,9 +104,6 @@ class Draft:
             covered_until=window.end,
             holes=find_holes(self.series, self.open_times, window),
             replaced=self.replaced,
-            duplicates=self.duplicates,
-            conflicts=self.conflicts,
-            broken=self.broken,
             off_grid=int(np.count_nonzero(self.open_times % length)) if length else 0,
         )
 

@@ -14,6 +14,8 @@ from ingestion.history.month import MonthResult
 from ingestion.raw_zone import write_durably
 from ingestion.settings import Settings
 
+_DROPPED = ("duplicates", "conflicts", "broken")
+
 
 class Record:
     """Collects what became of the months of a run. Safe to share between threads."""
@@ -50,6 +52,7 @@ def _series_summary(results: list[MonthResult]) -> dict[str, Any]:
         "rows": sum(result.rows for result in results),
         "files": {source: sum(file.source == source for file in files) for source in sorted({f.source for f in files})},
         "bytes": sum(file.bytes for file in files),
+        "dropped_rows": {name: sum(getattr(file, name) for file in files) for name in _DROPPED},
         "quarantined": sum(len(result.quarantined) for result in results),
         "missing": [[window.start, window.end] for result in results for window in result.missing],
         "seconds": round(sum(result.seconds for result in results), 3),

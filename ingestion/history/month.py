@@ -7,18 +7,20 @@ says so. The month is written once, whole, at the end.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from enum import StrEnum
 
 import pyarrow as pa
 
 from ingestion.binance.archive import ArchiveFile, BadArchiveFile, checksum_of, daily_path, monthly_path
+from ingestion.binance.rest import RestKlines
 from ingestion.binance.wire import MalformedKlines, ParsedKlines, nothing_parsed, parse_archive_csv
 from ingestion.errors import ExchangeRefused
 from ingestion.grid import Window, without
 from ingestion.history.draft import Draft
 from ingestion.history.plan import (
     DAILY,
+    LATE,
     MONTHLY,
     REST,
     MonthPlan,
@@ -33,9 +35,7 @@ from ingestion.history.plan import (
 from ingestion.history.sources import Sources
 from ingestion.klines import Month, Series
 from ingestion.provenance import Provenance, SourceFile
-from ingestion.row_rules import integers
-
-_DAY = timedelta(days=1)
+from ingestion.row_rules import Ints, integers
 
 
 class Outcome(StrEnum):
@@ -98,13 +98,18 @@ def land_month(sources: Sources, series: Series, month: Month, now: datetime) ->
     gives nearly everything.
     """
     begin = time.perf_counter()
-    landed = sources.zone.provenance(series, month)
-    plan = plan_month(series, month, now, landed, sources.known_first_open_time(series))
-    if plan.reason:
-        return MonthResult(series, month, Outcome.ABSENT)
-    attempt = _Attempt(sources, series, month, now, landed)
-    attempt.follow(plan)
-    return replace(attempt.finish(), seconds=time.perf_counter() - begin)
+    while True:
+        landed = sources.zone.provenance(series, month)
+        attempt = _Attempt(sources, series, month, now, landed)
+        try:
+            attempt.follow(plan_month(series, month, now, landed, sources.known_first_open_time(series)))
+            return replace(attempt.finish(), seconds=time.perf_counter() - begin)
+        except _LandedMeanwhile:  # by another process: what is to be done is another thing now
+            continue
+
+
+class _LandedMeanwhile(Exception):
+    """The month is not the one that was planned for any more."""
 
 
 class _Attempt:
@@ -117,22 +122,27 @@ class _Attempt:
         self._landed = landed
         self._draft: Draft | None = None
         self._came: list[SourceFile] = []
-        self._bad: list[tuple[Problem, Window]] = []
+        self._bad: list[tuple[Problem, Window | Ints]] = []
         self._refusals: dict[str, Problem] = {}
 
     # --- asking --------------------------------------------------------------------------------------------------
 
     def follow(self, plan: MonthPlan) -> None:
+        if plan.reason:
+            return
         changed = self._changed_files() if plan.recheck else set()
+        days = {day for day in changed if isinstance(day, date)}
         has_month = bool(self._landed and self._landed.spoke(MONTHLY))
         if plan.monthly or MONTHLY in changed:
             window = Window(self._month.start, self._month.end)
-            has_month |= self._take_archive(MONTHLY, monthly_path(self._series, self._month), window)
+            if self._take_archive(MONTHLY, monthly_path(self._series, self._month), window):
+                has_month, days = True, set()  # it stands for all days that it has
         if not has_month:
             plan = self._replanned()
-            self._take_days(sorted({*plan.days, *(day for day in changed if isinstance(day, date))}))
+            days.update(plan.days)
         elif self._came or plan.days:
-            self._take_days(whole_days(self._series, self._missing(plan), self._now))
+            days.update(whole_days(self._series, self._missing(plan), self._now))
+        self._take_days(sorted(days))
         if self._came or plan.rest:
             self._take_rest(self._missing(plan))
 
@@ -157,27 +167,30 @@ class _Attempt:
         return daily_path(self._series, name) if isinstance(name, date) else monthly_path(self._series, self._month)
 
     def _take_days(self, days: Sequence[date]) -> None:
-        # A month of which neither the first nor the last day is there has no daily files.
-        ends = [days[0], days[-1]] if len(days) > 2 else list(days)
-        found = [self._take_archive(DAILY, self._path(day), day_window(day)) for day in ends]
-        refused = any(window.end - window.start == _DAY for _, window in self._bad)
-        if len(days) > 2 and (any(found) or refused):
-            for day in days[1:-1]:
-                self._take_archive(DAILY, self._path(day), day_window(day))
+        # An old month of which neither the first nor the last day is there has no daily files, as a rule; REST has its
+        # bars in any case.
+        is_old = self._now - self._month.end > LATE
+        ends = [days[0], days[-1]] if is_old and len(days) > 2 else []
+        found = [self._take_day(day) for day in ends]
+        if not ends or any(is_there is not None for is_there in found):
+            for day in days:
+                if day not in ends:
+                    self._take_day(day)
 
-    def _take_archive(self, source: str, path: str, window: Window) -> bool:
-        """Fetch one archive file; False when it is absent or was refused, now or before."""
+    def _take_day(self, day: date) -> bool | None:
+        return self._take_archive(DAILY, self._path(day), day_window(day))
+
+    def _take_archive(self, source: str, path: str, window: Window) -> bool | None:
+        """Fetch one archive file; None when it is absent, False when it was refused, now or before."""
         if self._sources.is_known_bad(path):
             return False
         try:
             file = self._sources.fetch(path)
             if file is None:
-                return False
+                return None
             with self._sources.cores:
                 parsed = self._parse(source, file, window)
-                size = len(file.content)
-                answer = (source, file.url, file.sha256, parsed.rows.num_rows, size, file.fetched_at)
-                self._put(SourceFile(*answer, window.start, window.end), parsed)
+                self._put(_answer(source, file, len(file.content), window, parsed), parsed)
         except BadArchiveFile as bad:
             kept = self._sources.quarantine(path, bad)
             self._bad.append((Problem(bad.url, bad.reason, kept), window))
@@ -210,8 +223,7 @@ class _Attempt:
             parsed = found.parsed or nothing_parsed()
             end = spoken_until(self._series, window, integers(parsed.rows["open_time"]), self._now)
             if window.start < end:
-                answer = (REST, found.url, found.sha256, parsed.rows.num_rows, found.bytes, found.fetched_at)
-                self._put(SourceFile(*answer, window.start, end), parsed)
+                self._put(_answer(REST, found, found.bytes, Window(window.start, end), parsed), parsed)
 
     def _note_refusal(self, refused: ExchangeRefused) -> None:
         reason = str(refused)
@@ -219,17 +231,23 @@ class _Attempt:
 
     def _put(self, file: SourceFile, parsed: ParsedKlines) -> None:
         if self._draft is None:
-            self._draft = Draft(self._series)
-            if self._landed is not None:
-                rows = self._sources.zone.read_history(self._series, self._month)
-                self._draft = Draft.of(self._series, rows, self._landed)
+            self._draft = self._begun()
         if file.source != REST:
             self._sources.zone.release(self._series, _period(file))
         self._draft.put(file, parsed)
         self._came.append(file)
         if parsed.broken.reasons:
             kept = self._sources.quarantine_rows(file, self._series, self._month, parsed.broken)
-            self._bad.append((Problem(file.url, parsed.broken.summary, kept), file.window))
+            problem = Problem(file.url, parsed.broken.summary, kept)
+            self._bad.append((problem, integers(parsed.broken.rows["open_time"])))
+
+    def _begun(self) -> Draft:
+        if self._landed is None:
+            return Draft(self._series)
+        found = self._sources.zone.read_landed(self._series, self._month)
+        if found is None or found[1] != self._landed:
+            raise _LandedMeanwhile
+        return Draft.of(self._series, *found)
 
     # --- what is missing -----------------------------------------------------------------------------------------
 
@@ -248,10 +266,10 @@ class _Attempt:
         return Window(max(span.start, self._first_open_time() or span.start), span.end)
 
     def _first_open_time(self) -> datetime | None:
+        """None also while REST refuses: if that matters, the window before the first bar is asked of REST too."""
         try:
             return self._sources.first_open_time(self._series)
-        except ExchangeRefused as refused:
-            self._note_refusal(refused)
+        except ExchangeRefused:
             return None
 
     # --- the end -------------------------------------------------------------------------------------------------
@@ -277,6 +295,8 @@ class _Attempt:
         covered_until = max(file.end for file in draft.files)
         provenance = draft.provenance(Window(self._span().start, covered_until))
         zone = self._sources.zone
+        if zone.provenance(self._series, self._month) != self._landed:
+            raise _LandedMeanwhile
         found = [table for table in draft.disagreements if table.num_rows]
         if found:
             zone.add_differences(self._series, self._month, pa.concat_tables(found))
@@ -290,14 +310,29 @@ class _Attempt:
             return Outcome.LANDED
         return Outcome.UNCHANGED if self._landed else Outcome.ABSENT
 
-    def _replaced(self, problem: Problem, window: Window) -> Problem:
+    def _replaced(self, problem: Problem, place: Window | Ints) -> Problem:
         """The problem with what stands in its place now."""
-        if self._draft is None:
-            return replace(problem, replaced_by="what had landed before") if self._landed else problem
-        rows = self._draft.rows_by_source(window)
+        if self._draft is None and self._landed is None:
+            return problem
+        rows = (self._draft or self._begun()).rows_by_source(place)
         return replace(
             problem, replaced_by=", ".join(f"{n} bars of {name}" for name, n in rows.items()) or "nothing yet"
         )
+
+
+def _answer(source: str, came: ArchiveFile | RestKlines, size: int, window: Window, parsed: ParsedKlines) -> SourceFile:
+    return SourceFile(
+        source,
+        came.url,
+        came.sha256,
+        parsed.rows.num_rows,
+        size,
+        came.fetched_at,
+        *window,
+        parsed.duplicates,
+        parsed.superseded.num_rows,
+        parsed.broken.rows.num_rows,
+    )
 
 
 def _period(file: SourceFile) -> str:

@@ -17,7 +17,7 @@ REST = "rest"
 GRACE = timedelta(minutes=10)
 
 # The latest daily files ever seen came weeks after their month (2025-07, re-uploaded).
-_LATE = timedelta(days=62)
+LATE = timedelta(days=62)
 
 # The archive has no daily files of these.
 _MONTHLY_ONLY = ("3d", "1w", "1M")
@@ -63,9 +63,19 @@ def plan_month(
 
 def month_span(series: Series, month: Month, now: datetime, first_open_time: datetime | None) -> Window:
     """The part of a month in which bars can be: from the series' first bar to the last one that has closed."""
-    length = INTERVAL_MICROS[series.interval]
-    closed = now if length is None else instant(micros(now) // length * length)
+    closed = _closed_until(series.interval, now)
     return Window(max(month.start, first_open_time or month.start), min(month.end, closed))
+
+
+def _closed_until(interval: str, now: datetime) -> datetime:
+    """All bars that open before this instant have closed by `now`, and no others."""
+    length = INTERVAL_MICROS[interval]
+    if length is None:
+        return Month.containing(now.astimezone(UTC).date()).start
+    if grid_micros(interval) is not None:
+        return instant(micros(now) // length * length)
+    # Bars of three days and weeks open on some midnight: the last closed one did not open later than their length ago.
+    return day_window((instant(micros(now) - length)).date()).end
 
 
 def unasked(landed: Provenance) -> list[Window]:
@@ -87,7 +97,7 @@ def _days_without_file(
     if series.interval in _MONTHLY_ONLY:
         return ()
     # Months later an archive may still grow a monthly file, but no daily ones.
-    if landed and landed.covered_until >= window.end and now - month.end > _LATE:
+    if landed and landed.covered_until >= window.end and now - month.end > LATE:
         return ()
     have = {part.start.date() for part in landed.spoke(DAILY)} if landed else set()
     return tuple(

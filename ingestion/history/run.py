@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from ingestion.binance.exchange import Exchange
 from ingestion.errors import DataQuarantined, ExchangeRefused
 from ingestion.history import execution_log
-from ingestion.history.month import MonthResult, Problem, land_month
+from ingestion.history.month import MonthResult, land_month
 from ingestion.history.plan import MonthPlan, plan_month
 from ingestion.history.sources import Sources
 from ingestion.klines import Month, Series
@@ -82,21 +82,23 @@ def _land(
 
 def _results(pool: ThreadPoolExecutor, futures: Iterable[Future[MonthResult]]) -> list[MonthResult]:
     futures = list(futures)
-    done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-    failed = next((future for future in done if future.exception()), None)
-    if failed is not None:
+    try:
+        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        for future in done:
+            future.result()  # raises what ended the run
+        return [future.result() for future in futures]
+    finally:  # after a failure, and after Ctrl-C, no further month is begun
         pool.shutdown(cancel_futures=True)
-        failed.result()
-    return [future.result() for future in futures]
 
 
 def raise_for(results: Sequence[MonthResult]) -> None:
     """Raise what a finished run has to answer for: a source that refused, then what went into quarantine."""
-    refused: list[Problem] = [problem for result in results for problem in result.refused]
-    if refused:
-        reasons = sorted({problem.reason for problem in refused})
+    incomplete = [result for result in results if result.refused]
+    if incomplete:
+        reasons = sorted({problem.reason for result in incomplete for problem in result.refused})
         raise ExchangeRefused(
-            f"{len(refused)} months could not be completed: {' '.join(reasons)}", "What has landed is kept; run again."
+            f"{len(incomplete)} month{'s' * (len(incomplete) > 1)} could not be completed: {' '.join(reasons)}",
+            "What has landed is kept; run again.",
         )
     quarantined = sum(len(result.quarantined) for result in results)
     if quarantined:

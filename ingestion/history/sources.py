@@ -3,13 +3,14 @@
 import os
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import TypeVar
 
 import pyarrow as pa
 from pyarrow import csv
 
-from ingestion.binance.archive import ArchiveFile, BadArchiveFile
+from ingestion.binance.archive import ArchiveFile, BadArchiveFile, monthly_path
 from ingestion.binance.exchange import Exchange
 from ingestion.binance.rest import RestKlines, UnknownSymbol
 from ingestion.errors import ExchangeRefused
@@ -30,6 +31,8 @@ class Sources:
         self._exchange, self.zone = exchange, zone
         self._lock = threading.Lock()
         self._rest_refusal: ExchangeRefused | None = None
+        self._rest_answers = False
+        self._first_question = threading.Lock()
         self._first_bars: dict[Series, datetime | UnknownSymbol | None] = {}
         # Parsing and writing use whole cores; more of them at once only take memory.
         self.cores = threading.BoundedSemaphore(os.cpu_count() or 1)
@@ -67,7 +70,9 @@ class Sources:
     def quarantine_rows(self, file: SourceFile, series: Series, month: Month, broken: BrokenRows) -> str:
         """Keep rows that break a rule as CSV, each with the rule; returns where."""
         zip_name = file.url.rsplit("/", 1)[-1].removesuffix(".zip")
-        name = f"{series.symbol}-{series.interval}-{month}.rest" if file.source == REST else zip_name
+        # Named like the month's zip in both cases, so that it is released with it.
+        month_name = monthly_path(series, month).rsplit("/", 1)[-1].removesuffix(".zip")
+        name = f"{month_name}.rest" if file.source == REST else zip_name
         sink = pa.BufferOutputStream()
         reasons = pa.chunked_array([list(broken.reasons)], pa.string())
         csv.write_csv(broken.rows.append_column("broken_rule", reasons), sink)
@@ -78,6 +83,9 @@ class Sources:
 
     def rest_klines(self, series: Series, window: Window) -> RestKlines:
         """Closed bars of a window. Raises ExchangeRefused; once REST has refused, it is not asked again in this run."""
+        unknown = self._first_bars.get(series)
+        if isinstance(unknown, UnknownSymbol):
+            raise unknown
         return self._ask_rest(lambda: self._exchange.rest.klines(series, *window))
 
     def first_open_time(self, series: Series) -> datetime | None:
@@ -116,6 +124,13 @@ class Sources:
             return datetime.now(UTC)
 
     def _ask_rest(self, ask: Callable[[], T]) -> T:
+        # Until REST has answered once, only one thread asks: a host that refuses is not asked by all of them.
+        with nullcontext() if self._rest_answers else self._first_question:
+            found = self._asked(ask)
+            self._rest_answers = True
+        return found
+
+    def _asked(self, ask: Callable[[], T]) -> T:
         if self._rest_refusal is not None:
             raise self._rest_refusal
         try:

@@ -13,6 +13,7 @@ import pytest
 import stamina
 
 from ingestion.binance.archive import Archive
+from ingestion.binance.http import Http, Traffic
 from ingestion.settings import load_settings
 
 hypothesis.settings.register_profile("klinehouse", deadline=None, derandomize=True, database=None)
@@ -36,6 +37,8 @@ class ArchiveHost:
     def __init__(self) -> None:
         self.url = ""
         self.asked: list[str] = []
+        self.headed: list[str] = []
+        self.has_head = True
         self._replies: dict[str, list[Reply]] = {}
         self._lock = threading.Lock()
 
@@ -57,6 +60,12 @@ class ArchiveHost:
             self.asked.append(path)
             replies = self._replies.get(path, [Reply(404)])
             return replies.pop(0) if len(replies) > 1 else replies[0]
+
+    def head(self, path: str) -> Reply:
+        """What a GET would answer now; it is not counted as an answer."""
+        with self._lock:
+            self.headed.append(path)
+            return self._replies.get(path, [Reply(404)])[0] if self.has_head else Reply(501)
 
     @staticmethod
     def reply(status: int = 200, body: bytes = b"", **rest: object) -> Reply:
@@ -80,17 +89,24 @@ def _handler(host: ArchiveHost) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
         wbufsize = -1  # head and body in one packet: two would wait 40 ms for an acknowledgement
 
+        def do_HEAD(self) -> None:
+            reply = host.head(self.path.lstrip("/"))
+            self._send_head(reply)
+
         def do_GET(self) -> None:
             reply = host.answer(self.path.lstrip("/"))
             if reply.gate:
                 reply.gate.wait(timeout=60)
+            self._send_head(reply)
+            self.wfile.write(reply.body)
+            self.close_connection = self.close_connection or reply.missing > 0
+
+        def _send_head(self, reply: Reply) -> None:
             self.send_response(reply.status)
             for name, value in reply.headers.items():
                 self.send_header(name, value)
             self.send_header("content-length", str(len(reply.body) + reply.missing))
             self.end_headers()
-            self.wfile.write(reply.body)
-            self.close_connection = self.close_connection or reply.missing > 0
 
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -115,8 +131,10 @@ def host() -> Iterator[ArchiveHost]:
 @pytest.fixture
 def archive(host: ArchiveHost) -> Iterator[Archive]:
     """A client of `host` that tries three times and takes files of up to 1 MB."""
-    with Archive(load_settings(archive_url=host.url, http_attempts=3, max_file_mb=1)) as client:
-        yield client
+    settings = load_settings(archive_url=host.url, http_attempts=3, max_file_mb=1)
+    http = Http(settings, "KLINEHOUSE_ARCHIVE_URL", Traffic())
+    yield Archive(settings, http)
+    http.close()
 
 
 @pytest.fixture(autouse=True)

@@ -1,15 +1,18 @@
-"""The oracle is Python's own csv and Decimal over the same text."""
+"""The oracle is Python's own csv, json and Decimal over the same text, and `support.kline_rules` row by row."""
 
 import csv
 import io
+import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import pyarrow as pa
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support.kline_rules import broken_rules, settled
 
-from ingestion.binance.wire import MalformedKlines, parse_archive_csv
+from ingestion.binance.wire import MalformedKlines, ParsedKlines, parse_archive_csv, parse_rest_klines
 from ingestion.klines import KLINE_SCHEMA, Month, Series
 
 SERIES = Series("BTCUSDT", "1h")
@@ -52,9 +55,13 @@ decimals = st.integers(0, 8).flatmap(
 instants = st.integers((MONTH.start - EPOCH) // MICROSECOND, (MONTH.end - EPOCH) // MICROSECOND - 1)
 
 
-def parse(text: str | bytes, window: tuple[datetime, datetime] = WINDOW) -> list[dict[str, object]]:
+def parsed(text: str | bytes) -> ParsedKlines:
     content = text if isinstance(text, bytes) else text.encode()
-    return parse_archive_csv(content, SERIES, window, "archive_monthly", FETCHED).to_pylist()
+    return parse_archive_csv(content, SERIES, WINDOW, "archive_monthly", FETCHED)
+
+
+def parse(text: str | bytes) -> list[dict[str, object]]:
+    return parsed(text).rows.to_pylist()
 
 
 def row_with(column: int, value: str) -> str:
@@ -76,29 +83,99 @@ def times(draw: st.DrawFn, values: st.SearchStrategy[int] = instants) -> str:
 
 @st.composite
 def lines(draw: st.DrawFn) -> str:
+    """A line of the archive: often one that keeps all rules, sometimes at a time that others have too."""
     prices = [draw(decimals) for _ in DECIMALS]
-    cells = [draw(times()), *prices[:5], draw(times(st.integers(10**15, 10**16 - 1))), prices[5]]
+    if draw(st.integers(0, 3)):
+        low, first, last, high = sorted(prices[:4], key=Decimal)
+        taker, volume, quote_taker, quote = *sorted(prices[4:6], key=Decimal), *sorted(prices[6:8], key=Decimal)
+        prices = [first, high, low, last, volume, quote, taker, quote_taker]
+    opens = draw(st.sampled_from([instants, st.just(1733011200000000)]))
+    cells = [draw(times(opens)), *prices[:5], draw(times(st.integers(10**15, 10**16 - 1))), prices[5]]
     return ",".join([*cells, str(draw(st.integers(0, 2**63 - 1))), *prices[6:], draw(st.sampled_from(["0", "1.5"]))])
 
 
-@given(st.lists(lines(), min_size=1, max_size=4), st.booleans(), st.sampled_from(["\n", "\r\n"]), st.booleans())
-def test_every_value_equals_the_text(rows: list[str], header: bool, newline: str, ends_with_newline: bool) -> None:
-    text = newline.join([HEADER, *rows] if header else rows) + (newline if ends_with_newline else "")
-    cells = list(csv.reader(io.StringIO(text)))[1 if header else 0 :]
-    expected = [
+def _by_python(text: str) -> list[dict[str, object]]:
+    return [
         {name: Decimal(row[column]) for name, column in DECIMALS.items()}
         | {
             "open_time": EPOCH + micros(row[0]) * MICROSECOND,
             "close_time": EPOCH + micros(row[6]) * MICROSECOND,
             "trades": int(row[8]),
         }
-        for row in cells
+        for row in csv.reader(io.StringIO(text))
+        if row[0] != "open_time"
     ]
-    assert [{name: row[name] for name in expected[0]} for row in parse(text)] == expected
+
+
+def _check_against_python(actual: ParsedKlines, expected: list[dict[str, object]]) -> None:
+    def rows_of(table: pa.Table) -> list[dict[str, object]]:
+        return [{name: row[name] for name in expected[0]} for row in table.to_pylist()]
+
+    kept, superseded, duplicates = settled(row for row in expected if not broken_rules(row))
+    assert rows_of(actual.rows) == kept
+    assert rows_of(actual.broken.rows) == [row for row in expected if broken_rules(row)]
+    assert rows_of(actual.superseded) == sorted(superseded, key=lambda row: row["open_time"])
+    assert actual.duplicates == duplicates
+    hour = timedelta(hours=1)
+    assert actual.off_grid == sum((row["open_time"] - EPOCH) % hour > timedelta(0) for row in kept)
+
+
+@given(st.lists(lines(), min_size=1, max_size=6), st.booleans(), st.sampled_from(["\n", "\r\n"]), st.booleans())
+def test_every_value_equals_the_text(rows: list[str], header: bool, newline: str, ends_with_newline: bool) -> None:
+    text = newline.join([HEADER, *rows] if header else rows) + (newline if ends_with_newline else "")
+    _check_against_python(parsed(text), _by_python(text))
+
+
+@given(st.lists(lines(), min_size=1, max_size=6))
+def test_every_value_of_rest_equals_its_json(rows: list[str]) -> None:
+    cells = [row.split(",") for row in rows]
+    numbers = [[int(cell) if i in (0, 6, 8) else cell for i, cell in enumerate(row)] for row in cells]
+    forever = datetime(9999, 1, 1, tzinfo=UTC)
+    actual = parse_rest_klines(json.loads(json.dumps(numbers)), SERIES, WINDOW, "rest", FETCHED, forever)
+    _check_against_python(actual, _by_python("\n".join(rows)))
+
+
+@given(st.lists(lines(), min_size=1, max_size=6), st.integers(10**15, 10**16 - 1))
+def test_a_bar_of_rest_that_has_not_closed_is_left_out(rows: list[str], now: int) -> None:
+    cells = [row.split(",") for row in rows]
+    numbers = [[int(cell) if i in (0, 6, 8) else cell for i, cell in enumerate(row)] for row in cells]
+    actual = parse_rest_klines(numbers, SERIES, WINDOW, "rest", FETCHED, EPOCH + now * MICROSECOND)
+    closed = [row for row in rows if micros(row.split(",")[6]) < now]
+    expected = settled(row for row in _by_python("\n".join(closed)) if not broken_rules(row))[0]
+    assert actual.rows["close_time"].to_pylist() == [row["close_time"] for row in expected]
+
+
+REST_ROW = [int(cell) if i in (0, 6, 8) else cell for i, cell in enumerate(ROW.split(","))]
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, 1.5, [], {}, "open_time", "", "1\n2", '"', "1,2", "NaN", "\ud800"], ids=repr
+)
+@pytest.mark.parametrize("column", range(11))
+def test_a_value_of_rest_that_is_not_as_documented_is_refused(column: int, value: object) -> None:
+    row = [*REST_ROW[:column], value, *REST_ROW[column + 1 :]]
+    with pytest.raises(MalformedKlines):
+        parse_rest_klines([row], SERIES, WINDOW, "rest", FETCHED, FETCHED)
+
+
+@given(st.lists(st.lists(st.none() | st.booleans() | st.integers() | st.text(), min_size=12, max_size=12), max_size=3))
+def test_whatever_rest_answers_is_parsed_or_refused_as_malformed(rows: list[list[object]]) -> None:
+    try:
+        found = parse_rest_klines(rows, SERIES, WINDOW, "rest", FETCHED, FETCHED)
+    except MalformedKlines:
+        return
+    assert found.rows.num_rows == 0
+
+
+def test_the_later_of_two_rows_of_one_time_counts_and_the_other_is_remembered() -> None:
+    first, second = ROW, row_with(4, "93550.00000000").strip()
+    found = parsed(f"{first}\n{first}\n{second}\n{second}\n")
+    assert found.rows["close"].to_pylist() == [Decimal(93550)]
+    assert (found.superseded["close"].to_pylist(), found.duplicates) == ([Decimal(93576)] * 2, 1)
 
 
 def test_the_rows_have_the_schema_of_the_raw_zone() -> None:
-    table = parse_archive_csv(ROW.encode(), SERIES, WINDOW, "archive_monthly", FETCHED)
+    table = parse_archive_csv(ROW.encode(), SERIES, WINDOW, "archive_monthly", FETCHED).rows
     assert table.schema == KLINE_SCHEMA
 
 
@@ -117,9 +194,9 @@ def test_a_close_time_cut_short_by_a_halt_is_kept() -> None:
 
 
 def test_milliseconds_and_microseconds_are_told_apart_per_value() -> None:
-    micro_row = ROW.replace("1735689300000", "1735689300000000", 1)
-    first, second = (row["open_time"] for row in parse(f"{ROW}\n{micro_row}\n"))
-    assert first == second == datetime(2024, 12, 31, 23, 55, tzinfo=UTC)
+    micro_row = ROW.replace("1735689300000", "1735689000000000", 1)
+    opens = [row["open_time"] for row in parse(f"{ROW}\n{micro_row}\n")]
+    assert opens == [datetime(2024, 12, 31, 23, minute, tzinfo=UTC) for minute in (50, 55)]
 
 
 @given(st.integers(-(2**63), 2**63 - 1).filter(lambda value: value < 0 or len(str(value)) not in (13, 16)))
@@ -205,7 +282,9 @@ def test_whatever_comes_is_parsed_or_refused_as_malformed(content: bytes) -> Non
 
 
 def _opens_at(instant: datetime) -> str:
-    return row_with(0, str((instant - EPOCH) // MICROSECOND))
+    return ",".join(
+        [str((instant - EPOCH) // MICROSECOND), *ROW.split(",")[1:6], "1735693200000000", *ROW.split(",")[7:]]
+    )
 
 
 @pytest.mark.parametrize(
@@ -217,13 +296,14 @@ def test_a_bar_inside_the_window_is_taken(instant: datetime) -> None:
 
 @pytest.mark.parametrize("instant", [MONTH.start - MICROSECOND, MONTH.end], ids=["just before it", "at its end"])
 def test_a_bar_outside_the_window_is_refused(instant: datetime) -> None:
-    with pytest.raises(MalformedKlines, match="outside of the file's own"):
+    with pytest.raises(MalformedKlines, match=r"a bar opens at .*, outside of 2024-12-01 .* to 2025-01-01"):
         parse(f"{ROW}\n{_opens_at(instant)}")
 
 
 def test_a_file_larger_than_one_read_block_is_parsed_whole() -> None:
-    table = parse_archive_csv(f"{ROW}\n".encode() * 10_000, SERIES, WINDOW, "archive_monthly", FETCHED)
-    assert table.num_rows == 10_000
+    opens = [1733011200000 + 1000 * number for number in range(10_000)]
+    text = "\n".join(row_with(0, str(open_time)).strip() for open_time in opens)
+    assert [row["open_time"] for row in parse(text)] == [EPOCH + timedelta(milliseconds=millis) for millis in opens]
 
 
 @pytest.mark.parametrize("digits", [21, 25, 28])
