@@ -109,16 +109,17 @@ class RawZone:
 
     def write_history(self, series: Series, month: Month, rows: pa.Table, provenance: Provenance) -> int:
         """Replace one month of a series, whole and atomically. Returns the size in bytes."""
-        schema = KLINE_SCHEMA.with_metadata({_METADATA_KEY: provenance.to_json()})
         sink = pa.BufferOutputStream()
         # Dictionaries of prices cost twice the time and 60 % more space; byte stream split of decimals is smaller
         # still, but DuckDB 2.0 cannot read it.
         pq.write_table(
-            rows.cast(schema),
+            rows.cast(KLINE_SCHEMA).replace_schema_metadata({_METADATA_KEY: provenance.to_json()}),
             sink,
             compression="zstd",
             compression_level=1,
             use_dictionary=["symbol", "interval", "source", "ingested_at"],
+            # Nobody looks for prices by their extent, and finding it takes a seventh of the time.
+            write_statistics=["open_time", "close_time"],
             column_encoding=dict.fromkeys(DECIMAL_COLUMNS, "PLAIN")
             | dict.fromkeys(("open_time", "close_time", "trades"), "DELTA_BINARY_PACKED"),
         )

@@ -17,6 +17,12 @@ from ingestion.klines import DECIMAL_COLUMNS
 Mask = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
+# Pairs of columns of which the first is never more than the second.
+_ORDERED = (
+    *(("low", "open"), ("low", "close"), ("open", "high"), ("close", "high")),
+    *(("taker_buy_base_volume", "volume"), ("taker_buy_quote_volume", "quote_volume")),
+)
+
 
 @dataclass(frozen=True)
 class BrokenRows:
@@ -36,6 +42,8 @@ class BrokenRows:
 
 def split_broken(table: pa.Table) -> tuple[pa.Table, BrokenRows]:
     """The rows that keep all rules, in their order, and those that do not. `table` is in the schema of the raw zone."""
+    if _plainly_good(table):
+        return table, BrokenRows(table.slice(0, 0), ())
     broken = np.zeros(table.num_rows, bool)
     verdicts: list[tuple[str, Mask]] = []
     for rule, holds in _rules(table):
@@ -49,19 +57,14 @@ def split_broken(table: pa.Table) -> tuple[pa.Table, BrokenRows]:
 
 
 def _rules(table: pa.Table) -> list[tuple[str, Mask]]:
-    def at_most(left: str, right: str) -> tuple[str, Mask]:
-        return f"{left} <= {right}", _bools(pc.less_equal(table[left], table[right]))
-
     opened, closed, trades = (integers(table[name]) for name in ("open_time", "close_time", "trades"))
     amounts = {name: _signs(table[name]) for name in DECIMAL_COLUMNS}
     return [
         ("open_time < close_time", opened < closed),
-        *(at_most(*pair) for pair in (("low", "open"), ("low", "close"), ("open", "high"), ("close", "high"))),
         ("low > 0", amounts["low"] > 0),
         *((f"{name} >= 0", amounts[name] >= 0) for name in DECIMAL_COLUMNS[4:]),
         ("trades >= 0", trades >= 0),
-        at_most("taker_buy_base_volume", "volume"),
-        at_most("taker_buy_quote_volume", "quote_volume"),
+        *((f"{left} <= {right}", _bools(pc.less_equal(table[left], table[right]))) for left, right in _ORDERED),
     ]
 
 
@@ -85,10 +88,34 @@ def _int64s(column: pa.ChunkedArray, words: int) -> Ints:
     return np.concatenate(chunks) if chunks else np.empty(0, np.int64)
 
 
-def _signs(column: pa.ChunkedArray) -> Ints:
-    """-1, 0 or 1 for each decimal: a value has two 64-bit words, the sign is in the upper one."""
+def decimal_words(column: pa.ChunkedArray) -> tuple[Ints, Ints]:
+    """The lower and the upper 64-bit word of each decimal; the sign is in the upper one."""
     words = _int64s(column, 2).reshape(-1, 2)
-    return np.where(words[:, 1] < 0, -1, ((words[:, 0] != 0) | (words[:, 1] != 0)).astype(np.int64))
+    return words[:, 0], words[:, 1]
+
+
+def _signs(column: pa.ChunkedArray) -> Ints:
+    """-1, 0 or 1 for each decimal."""
+    lower, upper = decimal_words(column)
+    return np.where(upper < 0, -1, ((lower != 0) | (upper != 0)).astype(np.int64))
+
+
+def _plainly_good(table: pa.Table) -> bool:
+    """Whether all rows keep all rules, found on the lower words alone (a fifth of the time of comparing decimals).
+
+    That is all there is to values from 0 to 92 billion, which nearly all are; False says nothing.
+    """
+    units = {}
+    for name in DECIMAL_COLUMNS:
+        lower, upper = decimal_words(table[name])
+        if upper.any() or (lower < 0).any():
+            return False
+        units[name] = lower
+    opened, closed, trades = (integers(table[name]) for name in ("open_time", "close_time", "trades"))
+    at_most = [(units[left], units[right]) for left, right in _ORDERED]
+    return bool((opened < closed).all() and (trades >= 0).all() and units["low"].all()) and all(
+        bool((left <= right).all()) for left, right in at_most
+    )
 
 
 def _bools(column: pa.ChunkedArray) -> Mask:

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from ingestion.history.month import MonthResult
     from ingestion.history.run import PlannedMonth
 
+# Lines of quarantine that a person wants to see at once, and the width of a reason.
+_SHOWN = 20
+_WIDTH = 60
+
 
 def print_plan(planned: "Sequence[PlannedMonth]", *, as_json: bool) -> None:
     """A line per series and month: what has landed, and what would be asked for, in order."""
@@ -79,12 +83,20 @@ def print_landed(
 
 
 def _print_problems(results: "Sequence[MonthResult]") -> None:
-    for result in results:
-        for problem in result.quarantined:
-            err.print(f"quarantined: {problem}", soft_wrap=True, markup=False)
+    quarantined = [problem for result in results for problem in result.quarantined]
+    if quarantined:
+        columns = ["refused", "why", "replaced by"]
+        rows = [(one.url.rsplit("/", 1)[-1], _short(one.reason), one.replaced_by) for one in quarantined]
+        print_table("In quarantine", columns, rows[:_SHOWN])
+        if len(rows) > _SHOWN:
+            err.print(f"... and {len(rows) - _SHOWN} more; `klinehouse status` lists all.")
     # A host that refuses does so for every month alike: once is enough.
     for reason in dict.fromkeys(problem.reason for result in results for problem in result.refused):
         err.print(f"not asked to the end: {reason}", soft_wrap=True, markup=False)
+
+
+def _short(reason: str) -> str:
+    return reason if len(reason) <= _WIDTH else f"{reason[:_WIDTH]}…"
 
 
 def _summary(series: Series, results: "Sequence[MonthResult]") -> dict[str, object]:

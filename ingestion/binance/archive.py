@@ -82,12 +82,11 @@ class Archive:
         answer = self._zip(path)
         if answer is None:
             return None
-        checksum = self.checksum(path)
-        if _checksum_problem(path, answer.body, checksum):
+        problem, sha256, checksum = self._verify(path, answer.body)
+        if problem:
             answer = self._zip(path) or answer
-            checksum = self.checksum(path)
+            problem, sha256, checksum = self._verify(path, answer.body)
         fingerprint = Fingerprint(checksum or "", _versions(answer))
-        problem = _checksum_problem(path, answer.body, checksum)
         if problem:
             raise BadArchiveFile(self.url(path), problem, answer.body, fingerprint)
         name = path.rsplit("/", 1)[-1].removesuffix(".zip") + ".csv"
@@ -95,8 +94,12 @@ class Archive:
             text = unzip_single(answer.body, name, self._max_bytes)
         except (zipfile.BadZipFile, struct.error, NotImplementedError, ValueError) as error:
             raise BadArchiveFile(self.url(path), f"not a readable zip: {error}", answer.body, fingerprint) from error
-        sha256 = hashlib.sha256(answer.body).hexdigest()
         return ArchiveFile(self.url(path), sha256, text, answer.body, datetime.now(UTC), fingerprint)
+
+    def _verify(self, path: str, content: bytes) -> tuple[str | None, str, str | None]:
+        """What is wrong with a file by its `.CHECKSUM` (None: nothing), its SHA-256, and what the `.CHECKSUM` says."""
+        sha256, checksum = hashlib.sha256(content).hexdigest(), self.checksum(path)
+        return _checksum_problem(path, sha256, checksum), sha256, checksum
 
     def checksum(self, path: str) -> str | None:
         """What stands in the file's `.CHECKSUM`, however wrong; None when there is none."""
@@ -137,13 +140,12 @@ def _versions(answer: Answer) -> str:
     return " ".join(answer.headers.get(name, "-") for name in ("etag", "last-modified", "content-length"))
 
 
-def _checksum_problem(path: str, content: bytes, checksum: str | None) -> str | None:
+def _checksum_problem(path: str, sha256: str, checksum: str | None) -> str | None:
     if checksum is None:
         return "its .CHECKSUM is missing"
     expected = checksum_of(path, checksum)
     if expected is None:
         return f"its .CHECKSUM is not the checksum line of that file but {checksum[:100]!r}"
-    sha256 = hashlib.sha256(content).hexdigest()
     return None if expected == sha256 else f"SHA-256 is {sha256}, its .CHECKSUM says {expected}"
 
 

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from ingestion.grid import instant, micros
-from ingestion.klines import DECIMAL_COLUMNS, INSTANT, KLINE_SCHEMA, PRICE, Series, grid_micros
-from ingestion.row_rules import BrokenRows, Ints, index_array, integers, split_broken
+from ingestion.klines import DECIMAL_COLUMNS, INSTANT, KLINE_SCHEMA, PRICE, Series, grid_micros, no_klines
+from ingestion.row_rules import BrokenRows, Ints, decimal_words, index_array, integers, split_broken
 
 _CSV_COLUMNS = (
     "open_time",
@@ -36,6 +36,8 @@ _CSV_COLUMNS = (
 # The last column means nothing, so it may be anything.
 _REST_TYPES = [int if name in ("open_time", "close_time", "trades") else str for name in _CSV_COLUMNS[:-1]]
 _LIMIT = Decimal(10) ** 20
+# Below this, the upper of a decimal's two words says alone that the value is below the limit.
+_UPPER_WORD = 10**28 >> 64
 _TEXTS = ("symbol", "interval", "source")
 _COLUMN_TYPES = dict.fromkeys(DECIMAL_COLUMNS, PRICE) | dict.fromkeys(("open_time", "close_time", "trades"), pa.int64())
 
@@ -98,7 +100,7 @@ def parse_rest_klines(
 
 def nothing_parsed() -> ParsedKlines:
     """What an answer without bars amounts to."""
-    none = KLINE_SCHEMA.empty_table()
+    none = no_klines()
     return ParsedKlines(none, BrokenRows(none, ()), none, 0, 0)
 
 
@@ -143,6 +145,9 @@ def _typed(table: pa.Table, series: Series, source: str, ingested_at: datetime) 
 def _refuse_too_large(table: pa.Table) -> None:
     # Arrow parses more digits than decimal(28, 8) has into it without a word, and Parquet then cuts them off.
     for name in DECIMAL_COLUMNS if table.num_rows else ():
+        _, upper = decimal_words(table[name])
+        if upper.min() > -_UPPER_WORD and upper.max() < _UPPER_WORD:
+            continue
         extent = pc.min_max(table[name]).as_py()
         if not -_LIMIT < extent["min"] <= extent["max"] < _LIMIT:
             raise MalformedKlines(f"{name} has more than 20 digits before the point")

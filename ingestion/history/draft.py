@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from ingestion.binance.wire import ParsedKlines
 from ingestion.grid import Window, micros
 from ingestion.history.plan import REST, find_holes
-from ingestion.klines import KLINE_SCHEMA, Series, grid_micros
+from ingestion.klines import Series, grid_micros, no_klines
 from ingestion.provenance import Provenance, SourceFile
 from ingestion.reconcile import TRUST, conflicts, differences
 from ingestion.row_rules import Ints, Mask, index_array, integers
@@ -21,7 +21,7 @@ class Draft:
     """Rows in order of time, one per open time; the answers they came from; what these disagreed about."""
 
     series: Series
-    rows: pa.Table = field(default_factory=KLINE_SCHEMA.empty_table)
+    rows: pa.Table = field(default_factory=no_klines)
     files: tuple[SourceFile, ...] = ()
     replaced: tuple[SourceFile, ...] = ()
     disagreements: list[pa.Table] = field(default_factory=list)
