@@ -18,7 +18,9 @@ tables in `serving/klinehouse.duckdb`, schema `crypto_analytics`. Times are UTC 
 def dictionary(manifest: dict[str, Any]) -> str:
     marts = [node for node in manifest["nodes"].values() if node["fqn"][1:2] == ["marts"] and "columns" in node]
     tables = sorted((node for node in marts if node["resource_type"] == "model"), key=lambda node: str(node["name"]))
-    return HEADER + "".join(_table(node) for node in sorted(tables, key=lambda node: node["name"].startswith("dim_")))
+    # The main table, what is known of its health, the dimensions.
+    groups = ("market_", "klines_", "dim_")
+    return HEADER + "".join(_table(node) for group in groups for node in tables if node["name"].startswith(group))
 
 
 def _table(node: dict[str, Any]) -> str:

@@ -92,17 +92,16 @@ def _results(pool: ThreadPoolExecutor, futures: Iterable[Future[MonthResult]]) -
 
 
 def raise_for(results: Sequence[MonthResult]) -> None:
-    """Raise what a finished run has to answer for: a source that refused, then what went into quarantine."""
+    """Raise what a finished run has to answer for: what went into quarantine, or a source that refused, or both."""
     incomplete = [result for result in results if result.refused]
-    if incomplete:
-        reasons = sorted({problem.reason for result in incomplete for problem in result.refused})
-        raise ExchangeRefused(
-            f"{len(incomplete)} month{'s' * (len(incomplete) > 1)} could not be completed: {' '.join(reasons)}",
-            "What has landed is kept; run again.",
-        )
+    reasons = " ".join(sorted({problem.reason for result in incomplete for problem in result.refused}))
+    unfinished = f"{len(incomplete)} month{'s' * (len(incomplete) > 1)} could not be completed: {reasons}"
     quarantined = sum(len(result.quarantined) for result in results)
     if quarantined:
+        rest = f"; {unfinished}" if incomplete else "; everything else has landed."
         raise DataQuarantined(
-            f"{quarantined} files or rows were refused and are in quarantine; everything else has landed.",
+            f"{quarantined} files or rows were refused and are in quarantine{rest}",
             "They are tried again when they change at the source; `klinehouse status` lists them.",
         )
+    if incomplete:
+        raise ExchangeRefused(unfinished, "What has landed is kept; run again.")

@@ -90,7 +90,7 @@ def test_doctor_finds_a_good_home_well(filled: dict[str, str]) -> None:
 def test_doctor_names_an_exchange_that_does_not_answer(tmp_path: Path) -> None:
     done = run("doctor", "--json", home=str(tmp_path), archive_url="http://127.0.0.1:9")
     bad = [finding["what"] for finding in json.loads(done.stdout)["findings"] if not finding["ok"]]
-    assert (done.returncode, bad) == (4, ["archive answers"])
+    assert (done.returncode, bad) == (4, ["archive answers", "REST answers"])
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_quarantined_data_end_with_their_own_exit_code(tmp_path: Path) -> None:
         settings = {"home": str(tmp_path / "home"), "archive_url": address, "symbols": "BTCUSDT", "interval": "1h"}
         done = run("land", "--start", "2024-01", "--end", "2024-02", **settings)
     assert done.returncode == 5
-    assert "BTCUSDT-1h-2024-01.zip" in done.stderr
+    assert "BTCUSDT-1h-2024-01.zip" in done.stdout
     assert "BTCUSDT-1h-2024-01.zip" in run("status", **settings).stderr
 
 

@@ -13,9 +13,8 @@ from support.homes import build_all, home, put, random_walk
 from ingestion.errors import ConfigurationError
 from ingestion.klines import Series
 from warehouse import dbt
-from warehouse.build import prepare, require_window
+from warehouse.build import prepared, require_window
 from warehouse.dbt import BuildFailed, Window, build_args
-from warehouse.engine import writing
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 SERIES = Series("BTCUSDT", "1h")
@@ -50,8 +49,7 @@ def test_a_base_interval_longer_than_a_day_is_refused(interval: str) -> None:
 def test_the_unit_tests_of_models_and_macros_pass(tmp_path: Path, selection: str) -> None:
     settings = home(tmp_path, symbols="BTCUSDT", interval="1h")
     put(settings, SERIES, random_walk(SERIES, START, 24))
-    with writing(settings):
-        prepare(settings, require_window(settings))
+    with prepared(settings, require_window(settings)):
         ran = dbt.run(settings, ["test", "--select", selection, "--vars", '{"base_interval": "1h"}'])
     assert ran >= 1
 
@@ -76,12 +74,15 @@ def test_a_bar_that_breaks_a_rule_fails_the_test_of_that_rule(tmp_path: Path, te
 def test_a_second_base_interval_in_one_warehouse_is_refused(tmp_path: Path) -> None:
     first = home(tmp_path, symbols="BTCUSDT", interval="1h")
     put(first, SERIES, random_walk(SERIES, START, 48))
-    with writing(first):
-        prepare(first, require_window(first))
+    with prepared(first, require_window(first)):
+        pass
     second = home(tmp_path, symbols="BTCUSDT", interval="4h")
     put(second, Series("BTCUSDT", "4h"), random_walk(Series("BTCUSDT", "4h"), START, 12))
-    with writing(second), pytest.raises(ConfigurationError, match="built from 1h, not from 4h"):
-        prepare(second, require_window(second))
+    with (
+        pytest.raises(ConfigurationError, match="built from 1h, not from 4h"),
+        prepared(second, require_window(second)),
+    ):
+        pass
 
 
 def test_building_before_landing_says_what_to_do(tmp_path: Path) -> None:

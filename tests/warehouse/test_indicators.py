@@ -8,10 +8,8 @@ import pytest
 from support.homes import bars, build_all, home, put, random_walk, rest_klines
 from support.oracles import assert_indicators_equal_talib
 
-from ingestion.binance.archive import Archive
-from ingestion.history import land
+from ingestion.history.run import land_history
 from ingestion.klines import Series, months_between
-from ingestion.raw_zone import RawZone
 from ingestion.settings import Settings
 from ingestion.simulator.server import build_app, running
 
@@ -32,8 +30,7 @@ def test_six_simulated_years_of_three_symbols_equal_talib_at_every_interval(tmp_
     with running(build_app(seed=3)) as address:
         settings = home(tmp_path, archive_url=address)
         months = months_between(date(2020, 1, 1), date(2026, 1, 1))
-        with Archive(settings) as archive:
-            land(archive, RawZone(settings.raw_root), settings.series, months, workers=4)
+        land_history(settings, settings.series, months)
     build_all(settings)
     seen = assert_every_series_equals_talib(settings)
     assert len(seen) == 15
@@ -43,9 +40,7 @@ def test_six_simulated_years_of_three_symbols_equal_talib_at_every_interval(tmp_
 def test_real_five_minute_bars_equal_talib_at_every_interval(tmp_path: Path, shared_data: Path) -> None:
     with running(build_app(data=shared_data)) as address:
         settings = home(tmp_path, archive_url=address, symbols="BTCUSDT")
-        with Archive(settings) as archive:
-            months = months_between(date(2024, 7, 1), date(2025, 2, 1))
-            land(archive, RawZone(settings.raw_root), settings.series, months, workers=2)
+        land_history(settings, settings.series, months_between(date(2024, 7, 1), date(2025, 2, 1)))
     build_all(settings)
     assert assert_every_series_equals_talib(settings) == {
         ("BTCUSDT", interval) for interval in ("5m", "15m", "1h", "4h", "1d")

@@ -54,7 +54,10 @@ def test_the_view_file_holds_only_views_over_immutable_files(built: Settings) ->
     with duckdb.connect(built.serving_dir / "klinehouse.duckdb", read_only=True) as connection:
         assert connection.sql("select count(*) from duckdb_tables()").fetchall() == [(0,)]
         views = connection.sql("select view_name from duckdb_views() where schema_name = 'crypto_analytics'").fetchall()
-    assert {name for (name,) in views} == {"market_data_unified", "dim_dates", "dim_hours", "dim_symbols"}
+    assert {name for (name,) in views} == {
+        *("market_data_unified", "dim_dates", "dim_hours", "dim_symbols"),
+        *("klines_gaps", "klines_reconciliation"),
+    }
 
 
 def test_a_month_is_one_file_named_by_series_month_and_version(built: Settings) -> None:
