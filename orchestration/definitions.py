@@ -13,15 +13,12 @@ from warehouse import dbt
 
 
 def build_defs(settings: Settings | None = None, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
-    """The real asset graph. `resource_overrides` replaces resources by name: `lander`, `dbt`."""
+    """The real asset graph. `resource_overrides` replaces resources by name: `lander`."""
     settings = settings or load_settings()
     space = current_partition_space(settings)
     manifest = dbt.manifest_path(settings)
     project = DbtProject(project_dir=dbt.PROJECT_DIR, target_path=manifest.parent, profiles_dir=dbt.PROJECT_DIR)
-    resources = {
-        "lander": history.HistoryLander(settings),
-        "dbt": warehouse_assets.dbt_resource(project),
-    }
+    resources = {"lander": history.HistoryLander(settings)}
     return dg.Definitions(
         assets=[
             history.raw_klines_asset(settings, space),

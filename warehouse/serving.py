@@ -19,12 +19,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ingestion.errors import ConfigurationError, UsageError
@@ -41,6 +42,11 @@ VIEW_FILE = "klinehouse.duckdb"
 # A plain 2.0 file is not opened by drivers built on DuckDB 1.x; one of this storage version is.
 _STORAGE_VERSION = "v1.0.0"
 _FILE_COLUMNS = 'table_name, symbol, "interval", month, path, rows, bytes, first_open_time, last_close_time'
+_HIVE = ", hive_partitioning = true, hive_types = {'symbol': varchar, 'interval': varchar}"
+_FILE_TYPES = {"rows": "bigint", "bytes": "bigint", "first_open_time": "timestamptz", "last_close_time": "timestamptz"}
+
+# More than there are cores: they wait for the disk (a durable write takes 5 ms alone, 1 ms among four).
+_WRITERS = 6
 
 
 @dataclass(frozen=True)
@@ -78,9 +84,12 @@ def publish(settings: Settings) -> Published:
         noted = _unpublished(connection)
         served = served_files(settings)
         changed = _all_months(connection) if not served else _by_series([row[:3] for row in noted])
-        written = [
-            file for series, months in changed.items() for file in _write_bars(connection, settings, series, months)
-        ]
+        with ThreadPoolExecutor(_WRITERS) as pool:
+            written = [
+                file
+                for series, months in changed.items()
+                for file in _write_bars(connection, settings, series, months, pool)
+            ]
         dimensions = [_write_dimension(connection, settings, name) for name in (*DIMENSIONS, *HEALTH)]
         files = merge(served, changed, [*written, *dimensions])
         version = _swap_views(settings, files, environment)
@@ -114,7 +123,10 @@ def _unpublished(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, 
 def _all_months(connection: duckdb.DuckDBPyConnection) -> SeriesMonths:
     return _by_series(
         connection.execute(
-            f"""select distinct symbol, "interval", date_trunc('month', open_time) from crypto_analytics.{BARS}"""
+            # Truncated as plain timestamps: of instants DuckDB asks a calendar library, ten times slower.
+            f"""select distinct symbol, "interval",
+                date_trunc('month', make_timestamp(epoch_us(open_time)))::timestamptz
+            from crypto_analytics.{BARS}"""
         ).fetchall()
     )
 
@@ -135,7 +147,11 @@ def _forget(connection: duckdb.DuckDBPyConnection, noted: Sequence[tuple[str, st
 
 
 def _write_bars(
-    connection: duckdb.DuckDBPyConnection, settings: Settings, series: Series, months: Sequence[Month]
+    connection: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    series: Series,
+    months: Sequence[Month],
+    pool: ThreadPoolExecutor,
 ) -> list[ServedFile]:
     """Write the given months of a series, each as one file; a month that has no bars any more has no file."""
     rows = connection.sql(
@@ -147,13 +163,9 @@ def _write_bars(
         settings.serving_dir / "crypto_analytics" / BARS / f"symbol={series.symbol}" / f"interval={series.interval}"
     )
 
-    def write(month: Month) -> ServedFile | None:
-        part = _between(rows, month)
-        if not part.num_rows:
-            return None
-        file = _write_versioned(folder, str(month), part, BARS)
+    def write(month: Month, part: pa.Table) -> ServedFile:
         return replace(
-            file,
+            _write_versioned(folder, str(month), part, BARS),
             symbol=series.symbol,
             interval=series.interval,
             month=str(month),
@@ -161,17 +173,17 @@ def _write_bars(
             last_close_time=part["close_time"][-1].as_py(),
         )
 
-    with ThreadPoolExecutor(2) as pool:
-        return [file for file in pool.map(write, months) if file is not None]
+    present = [(month, part) for month, part in _by_month(rows, months) if part.num_rows]
+    return list(pool.map(write, *zip(*present, strict=True))) if present else []
 
 
-def _between(rows: pa.Table, month: Month) -> pa.Table:
-    """The rows of one month; `rows` are ordered by open_time."""
-    times = rows["open_time"].cast(pa.int64())
-    start, end = (int(instant.timestamp()) * 1_000_000 for instant in (month.start, month.end))
-    first = pc.sum(pc.less(times, start)).as_py() or 0
-    last = pc.sum(pc.less(times, end)).as_py() or 0
-    return rows.slice(first, last - first)
+def _by_month(rows: pa.Table, months: Sequence[Month]) -> Iterator[tuple[Month, pa.Table]]:
+    """The rows of each month; `rows` are ordered by open_time."""
+    # By numpy, because comparing with a Python value makes pyarrow import pandas (a second).
+    times = rows["open_time"].cast(pa.int64()).to_numpy()
+    for month in months:
+        first, last = np.searchsorted(times, [int(at.timestamp()) * 1_000_000 for at in (month.start, month.end)])
+        yield month, rows.slice(first, last - first)
 
 
 def _write_dimension(connection: duckdb.DuckDBPyConnection, settings: Settings, name: str) -> ServedFile:
@@ -182,13 +194,17 @@ def _write_dimension(connection: duckdb.DuckDBPyConnection, settings: Settings, 
 def _write_versioned(folder: Path, name: str, rows: pa.Table, table: str) -> ServedFile:
     sink = pa.BufferOutputStream()
     doubles = [field.name for field in rows.schema if pa.types.is_float64(field.type)]
+    rising = [name for name in ("open_time", "close_time", "trades") if name in rows.column_names]
+    # Measured over all bars: zstd makes files 6 % smaller that take 45 % longer to write and 35 % longer to read.
+    # Footers are read for every question, so they hold the statistics that prune and no more.
     pq.write_table(
         rows,
         sink,
-        compression="zstd",
-        compression_level=1,
-        use_dictionary=[field.name for field in rows.schema if field.name not in doubles],
-        use_byte_stream_split=doubles,
+        compression="lz4",
+        use_dictionary=[name for name in rows.column_names if name not in doubles + rising],
+        column_encoding=dict.fromkeys(doubles, "BYTE_STREAM_SPLIT") | dict.fromkeys(rising, "DELTA_BINARY_PACKED"),
+        write_statistics=rising[:2],
+        store_schema=False,
         row_group_size=1 << 20,
     )
     content = sink.getvalue()
@@ -231,27 +247,40 @@ def _swap_views(settings: Settings, files: Sequence[ServedFile], environment: En
 
 
 def _select(table: str, files: Sequence[ServedFile]) -> str:
-    # Paths are absolute: DuckDB would resolve relative ones against the reader's working folder.
-    paths = ", ".join(text(file.path) for file in files if file.table_name == table)
+    own = [file for file in files if file.table_name == table]
     if table != BARS:
-        return f"select * from read_parquet([{paths}])"
-    # The folders name symbol and interval, so a query for one series opens only its own files.
-    types = "hive_partitioning = true, hive_types = {'symbol': varchar, 'interval': varchar}"
-    return f"select * from read_parquet([{paths}], {types})"
+        return f"select * from {_parquet(own)}"
+    # The folders name symbol and interval, so a question about one series opens only its own files; and one about a
+    # time only those of its years, because the condition of each other year contradicts it.
+    years = groupby(sorted(own, key=lambda file: str(file.month)), key=lambda file: int(str(file.month)[:4]))
+    return " union all ".join(
+        f"select * from {_parquet(list(of_year), _HIVE)} where open_time >= timestamptz '{year}-01-01 00:00:00+00' "
+        f"and open_time < timestamptz '{year + 1}-01-01 00:00:00+00'"
+        for year, of_year in years
+    )
+
+
+def _parquet(files: Sequence[ServedFile], options: str = "") -> str:
+    """A table over files. Their paths are one literal, cut again in planning: a thousand literals take it longer."""
+    # Absolute paths: DuckDB would resolve relative ones against the reader's working folder.
+    paths = [file.path for file in files]
+    if any("\n" in path for path in paths):
+        raise ConfigurationError(f"{paths[0]} has a line break in it.", "Set KLINEHOUSE_HOME to another folder.")
+    listed = "\n".join(paths)
+    return f"read_parquet(string_split({text(listed)}, chr(10)){options})"
 
 
 def _files_view(files: Sequence[ServedFile]) -> str:
-    def literal(value: object) -> str:
-        if value is None:
-            return "null"
-        return str(value) if isinstance(value, int) else text(str(value))
-
+    """All files as a view: a line of text for each, with its fields between tabs, cut when the view is read."""
     names = [column.strip(' "') for column in _FILE_COLUMNS.split(",")]
-    values = ", ".join(f"({', '.join(literal(getattr(file, name)) for name in names)})" for file in files)
-    return (
-        "select * replace (first_open_time::timestamptz as first_open_time, last_close_time::timestamptz as "
-        f"last_close_time, symbol::varchar as symbol) from (values {values}) as files({_FILE_COLUMNS})"
+    lines = "\n".join(
+        "\t".join("" if getattr(file, name) is None else str(getattr(file, name)) for name in names) for file in files
     )
+    fields = ", ".join(
+        f"nullif(split_part(line, chr(9), {i}), '')::{_FILE_TYPES.get(name, 'varchar')} as \"{name}\""
+        for i, name in enumerate(names, 1)
+    )
+    return f"select {fields} from (select unnest(string_split({text(lines)}, chr(10))) as line)"
 
 
 def _about_view(version: str, environment: Environment | None) -> str:
