@@ -4,7 +4,7 @@ import hashlib
 import io
 import threading
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -39,6 +39,7 @@ class ArchiveHost:
         self.asked: list[str] = []
         self.headed: list[str] = []
         self.has_head = True
+        self.on_answer: Callable[[str], None] = lambda path: None
         self._replies: dict[str, list[Reply]] = {}
         self._lock = threading.Lock()
 
@@ -58,6 +59,7 @@ class ArchiveHost:
     def answer(self, path: str) -> Reply:
         with self._lock:
             self.asked.append(path)
+            self.on_answer(path)
             replies = self._replies.get(path, [Reply(404)])
             return replies.pop(0) if len(replies) > 1 else replies[0]
 
