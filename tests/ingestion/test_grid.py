@@ -1,7 +1,7 @@
 """The oracle walks through every place of the grid, and through every instant of a window."""
 
-from itertools import pairwise
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import numpy as np
 import pytest
