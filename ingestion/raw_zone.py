@@ -209,17 +209,21 @@ class RawZone:
 
     def add_differences(self, series: Series, month: Month, found: pa.Table) -> None:
         """Keep differences (in DIFFERENCE_SCHEMA) beside those that are known; one that is known is not kept twice."""
-        path = self._differences_path(series, month)
-        known = [self._read(path, DIFFERENCE_SCHEMA)] if self._fs.exists(path) else []
+        known = self.read_differences(series, month)
         keys = [name for name in DIFFERENCE_SCHEMA.names if name != "found_at"]
-        every = pa.concat_tables([*known, found.cast(DIFFERENCE_SCHEMA)])
+        every = pa.concat_tables([known, found.cast(DIFFERENCE_SCHEMA)])
         first = every.group_by(keys, use_threads=False).aggregate([("found_at", "min")])
         rows = first.rename_columns([*keys, "found_at"]).select(DIFFERENCE_SCHEMA.names).sort_by("open_time")
-        if known and rows.num_rows == known[0].num_rows:
+        if rows.num_rows == known.num_rows:
             return
         sink = pa.BufferOutputStream()
         pq.write_table(rows.cast(DIFFERENCE_SCHEMA), sink, compression="zstd")
-        self._write(path, sink.getvalue())
+        self._write(self._differences_path(series, month), sink.getvalue())
+
+    def read_differences(self, series: Series, month: Month) -> pa.Table:
+        """What sources disagreed about in one month, in DIFFERENCE_SCHEMA; empty when they never did."""
+        path = self._differences_path(series, month)
+        return self._read(path, DIFFERENCE_SCHEMA) if self._fs.exists(path) else DIFFERENCE_SCHEMA.empty_table()
 
     def difference_files(self, interval: str | None = None, months: Iterable[Month] | None = None) -> list[HistoryFile]:
         """The files of differences, ordered by series and month."""
@@ -294,6 +298,12 @@ class RawZone:
         except FileNotFoundError:  # never there, or released meanwhile
             return None
         return note
+
+    def release_file(self, name: str) -> None:
+        """Drop one refused file, because what its source has now is what has landed."""
+        for path in (f"{self._root}/quarantine/{name}", f"{self._root}/quarantine/{name}.reason.json"):
+            with suppress(FileNotFoundError):  # another process was first
+                self._fs.rm_file(path)
 
     def release(self, series: Series, period: str) -> None:
         """Drop what is in quarantine for a month (`2024-07`, its days too) or a day, because it has landed since."""

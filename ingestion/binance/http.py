@@ -137,9 +137,7 @@ class Http:
                     if attempt.num > 1:
                         self._traffic.add(retries=1)
                     answer = self._patiently(method, url, fields)
-                    if (answer.status >= 500 or answer.status == 408 or passes(answer)) and not _no_head(
-                        method, answer
-                    ):
+                    if not _no_head(method, answer) and (_is_passing(answer) or passes(answer)):
                         raise _Passing(f"HTTP {answer.status} {_excerpt(answer)}".strip())
                     return answer
         except _RETRIED as error:
@@ -160,7 +158,7 @@ class Http:
             self._pause(url, answer)
 
     def _accepted(self, method: str, url: str, answer: Answer) -> Answer:
-        if answer.status in (200, 400, 404, 408) or answer.status >= 500 or _no_head(method, answer):
+        if answer.status in (200, 400, 404) or _is_passing(answer) or _no_head(method, answer):
             return answer
         remedy = _REFUSALS.get(answer.status, "Check {setting}.").format(setting=self._setting)
         raise ExchangeRefused(f"{url} was refused with HTTP {answer.status} {_excerpt(answer)}".strip() + ".", remedy)
@@ -221,6 +219,10 @@ class Http:
             f"{host} {what} for {asked:.0f} s{waited}, which is more than --max-wait {self._max_wait:.0f} allows.",
             "Run again later, or with a longer --max-wait; what has landed is kept.",
         )
+
+
+def _is_passing(answer: Answer) -> bool:
+    return answer.status >= 500 or answer.status == 408
 
 
 def _no_head(method: str, answer: Answer) -> bool:

@@ -133,7 +133,7 @@ class Rest:
     @cached_property
     def _clock(self) -> tuple[datetime, float]:
         found = _json(self._get("time", {}, 1))
-        return _instant(found.get("serverTime") if isinstance(found, dict) else found), time.monotonic()
+        return _instant(found.get("serverTime") if isinstance(found, dict) else None), time.monotonic()
 
     def exchange_info(self) -> dict[str, Any]:
         """All symbols with status, assets and filters, as the exchange documents it."""

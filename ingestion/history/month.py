@@ -161,6 +161,8 @@ class _Attempt:
                 line = self._sources.checksum(path)
                 if line is not None and checksum_of(path, line) != file.sha256:
                     changed.add(name)
+                else:
+                    self._sources.forgive(path)
         return changed
 
     def _path(self, name: str | date) -> str:

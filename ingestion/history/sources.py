@@ -67,6 +67,12 @@ class Sources:
         }
         return self.zone.quarantine(path.rsplit("/", 1)[-1], bad.content, note)
 
+    def forgive(self, path: str) -> None:
+        """Release a refused version of a file: the one that has landed is at the source again."""
+        name = path.rsplit("/", 1)[-1]
+        if self.zone.quarantine_note(name) is not None:
+            self.zone.release_file(name)
+
     def quarantine_rows(self, file: SourceFile, series: Series, month: Month, broken: BrokenRows) -> str:
         """Keep rows that break a rule as CSV, each with the rule; returns where."""
         zip_name = file.url.rsplit("/", 1)[-1].removesuffix(".zip")

@@ -1,12 +1,16 @@
-"""An archive host on loopback that answers from a script, retries without waits, the same examples on every machine."""
+"""A host on loopback that answers from a script, retries without waits, the same examples on every machine."""
 
 import hashlib
 import io
+import json
 import threading
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl
 
 import hypothesis
 import pytest
@@ -32,13 +36,23 @@ class Reply:
 
 
 class ArchiveHost:
-    """Answers each path with its replies in turn, the last one from then on, and every other path with 404."""
+    """Answers each path with its replies in turn, the last one from then on, and every other path with 404.
+
+    REST answers from `klines`, rows of the exchange by symbol and interval; other symbols are unknown to it. `blocked`
+    is answered instead of everything that REST would say.
+    """
 
     def __init__(self) -> None:
         self.url = ""
         self.asked: list[str] = []
         self.headed: list[str] = []
+        self.asked_rest: list[str] = []
+        self.klines: dict[tuple[str, str], list[list[Any]]] = {}
+        self.time = datetime(2024, 10, 15, 12, tzinfo=UTC)
+        self.blocked: Reply | None = None
+        self.rest_headers: dict[str, str] = {}
         self.has_head = True
+        self.on_answer: Callable[[str], None] = lambda path: None
         self._replies: dict[str, list[Reply]] = {}
         self._lock = threading.Lock()
 
@@ -57,9 +71,28 @@ class ArchiveHost:
 
     def answer(self, path: str) -> Reply:
         with self._lock:
+            if path.startswith("api/v3/"):
+                return self._answer_rest(path.removeprefix("api/v3/"))
             self.asked.append(path)
+            self.on_answer(path)
             replies = self._replies.get(path, [Reply(404)])
             return replies.pop(0) if len(replies) > 1 else replies[0]
+
+    def _answer_rest(self, path: str) -> Reply:
+        self.asked_rest.append(path)
+        if self.blocked:
+            return self.blocked
+        name, _, query = path.partition("?")
+        if name == "time":
+            millis = round(self.time.timestamp() * 1000)
+            return Reply(body=json.dumps({"serverTime": millis}).encode(), headers=self.rest_headers)
+        asked = dict(parse_qsl(query))
+        rows = self.klines.get((asked["symbol"], asked["interval"]))
+        if rows is None:
+            return Reply(400, b'{"code":-1121,"msg":"Invalid symbol."}')
+        first, last = int(asked["startTime"]), int(asked.get("endTime", 10**14))
+        inside = sorted(row for row in rows if first <= row[0] <= last)
+        return Reply(body=json.dumps(inside[: int(asked["limit"])]).encode(), headers=self.rest_headers)
 
     def head(self, path: str) -> Reply:
         """What a GET would answer now; it is not counted as an answer."""

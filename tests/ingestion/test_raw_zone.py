@@ -23,15 +23,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingestion.errors import ConfigurationError
+from ingestion.grid import Window
 from ingestion.klines import DECIMAL_COLUMNS, KLINE_SCHEMA, Month, Series
-from ingestion.raw_zone import Environment, Provenance, RawZone, SourceFile, write_durably
+from ingestion.provenance import Provenance, SourceFile
+from ingestion.raw_zone import DIFFERENCE_SCHEMA, Environment, RawZone, write_durably
+from ingestion.symbols import SYMBOL_SCHEMA
 
 BTC, ETH = Series("BTCUSDT", "1h"), Series("ETHUSDT", "1h")
 JULY, AUGUST = Month(2024, 7), Month(2024, 8)
 FETCHED = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
-FILE = SourceFile("https://data.binance.vision/data/BTCUSDT-1h-2024-07.zip", "ab" * 32, 3, 123, FETCHED)
-PROVENANCE = Provenance("archive_monthly", (FILE,), 3, JULY.end)
 URL = "https://data.binance.vision/data/spot/monthly/klines/BTCUSDT/5m/BTCUSDT-5m-2024-07.zip"
+NAME = URL.rsplit("/", 1)[-1]
+FILE = SourceFile("archive_monthly", URL, "ab" * 32, 3, 123, FETCHED, JULY.start, JULY.end, duplicates=1)
+HOLE = Window(JULY.start + timedelta(hours=3), JULY.end)
+PROVENANCE = Provenance((FILE,), 3, ("archive_monthly",), JULY.end, (HOLE,), (FILE,), off_grid=2)
 
 REAL = Environment.of(None)
 SEED_1 = Environment.of("seed 1")
@@ -87,6 +92,14 @@ def test_a_month_is_replaced_whole(zone: RawZone) -> None:
     zone.write_history(BTC, JULY, bars(5, "1"), PROVENANCE)
     zone.write_history(BTC, JULY, bars(2, "2"), PROVENANCE)
     assert zone.read_history(BTC, JULY).equals(bars(2, "2"))
+
+
+def test_rows_and_origin_are_read_together(zone: RawZone) -> None:
+    assert zone.read_landed(BTC, JULY) is None
+    zone.write_history(BTC, JULY, bars(), PROVENANCE)
+    rows, provenance = zone.read_landed(BTC, JULY)
+    assert rows.equals(bars(), check_metadata=True)
+    assert provenance == PROVENANCE
 
 
 def test_a_month_that_has_not_landed_cannot_be_read(zone: RawZone) -> None:
@@ -191,39 +204,136 @@ def test_every_decimal_survives_the_file_to_the_last_digit(prices: list[Decimal]
     assert zone.read_history(BTC, JULY)["high"].to_pylist() == prices
 
 
+# --- differences, first bars, symbols: the contract -------------------------------------------------------------
+
+
+def difference(hour: int, value: str = "1", found_at: datetime = FETCHED) -> pa.Table:
+    row = {"symbol": "BTCUSDT", "interval": "1h", "open_time": JULY.start + timedelta(hours=hour), "field": "close"}
+    row |= {"kept_source": "rest", "kept_value": value, "other_source": "stream", "other_value": "2"}
+    return pa.Table.from_pylist([row | {"found_at": found_at}], schema=DIFFERENCE_SCHEMA)
+
+
+def test_differences_are_kept_once_in_order_with_when_they_were_first_found(zone: RawZone) -> None:
+    assert zone.read_differences(BTC, JULY).num_rows == 0
+    zone.add_differences(BTC, JULY, difference(5))
+    zone.add_differences(BTC, JULY, pa.concat_tables([difference(3), difference(5, found_at=JULY.end)]))
+    expected = pa.concat_tables([difference(3), difference(5)])
+    assert zone.read_differences(BTC, JULY).equals(expected)
+    assert [(file.series, file.month) for file in zone.difference_files()] == [(BTC, JULY)]
+
+
+def test_known_differences_do_not_change_their_file(zone: RawZone) -> None:
+    zone.add_differences(BTC, JULY, difference(5))
+    before = zone.difference_files()
+    zone.add_differences(BTC, JULY, difference(5, found_at=JULY.end))
+    assert zone.difference_files() == before
+
+
+def test_the_first_bar_of_a_series_is_remembered(zone: RawZone) -> None:
+    assert zone.first_open_time(BTC) is None
+    zone.write_first_open_time(BTC, JULY.start)
+    assert (zone.first_open_time(BTC), zone.first_open_time(ETH)) == (JULY.start, None)
+
+
+def symbols(fetched_at: datetime, status: str) -> pa.Table:
+    row = {"symbol": "BTCUSDT", "status": status, "base_asset": "BTC", "quote_asset": "USDT", "fetched_at": fetched_at}
+    return pa.Table.from_pylist([row], schema=SYMBOL_SCHEMA)
+
+
+def test_what_the_exchange_trades_is_kept_each_time(zone: RawZone) -> None:
+    assert (zone.latest_symbols(), zone.symbol_files()) == (None, [])
+    for day, status in [(2, "BREAK"), (1, "TRADING"), (3, "HALT")]:
+        zone.write_symbols(symbols(JULY.start + timedelta(days=day), status))
+    assert zone.latest_symbols()["status"].to_pylist() == ["HALT"]
+    kept = []
+    for path in zone.symbol_files():
+        with fsspec.open(path, "rb") as opened:
+            kept += pq.read_table(opened)["status"].to_pylist()
+    assert kept == ["TRADING", "BREAK", "HALT"]
+
+
+def test_a_file_changed_to_another_of_the_same_size_has_another_version(zone: RawZone) -> None:
+    zone.write_history(BTC, JULY, bars(value="1"), PROVENANCE)
+    first = zone.month_file(BTC, JULY)
+    zone.write_history(BTC, JULY, bars(value="2"), PROVENANCE)
+    assert zone.month_file(BTC, JULY).version != first.version
+
+
 # --- quarantine: the contract ----------------------------------------------------------------------------------
 
 
+def refuse(zone: RawZone, name: str = NAME, reason: str = "not a zip") -> str:
+    return zone.quarantine(name, b"broken", {"url": URL, "reason": reason})
+
+
 def test_a_refused_file_is_kept_as_it_came(zone: RawZone) -> None:
-    path = zone.quarantine(URL, b"broken", "not a zip")
+    path = refuse(zone)
     with zone._fs.open(path, "rb") as opened:
         assert opened.read() == b"broken"
 
 
 def test_a_refused_file_is_listed_with_its_reason(zone: RawZone) -> None:
-    zone.quarantine(URL, b"broken", "not a zip")
+    refuse(zone)
     [note] = zone.quarantined()
     assert (note["url"], note["reason"], note["bytes"]) == (URL, "not a zip", 6)
+    assert zone.quarantine_note(NAME) == note
+    assert zone.quarantine_note("other.zip") is None
 
 
 def test_a_file_refused_again_is_listed_once_with_the_last_reason(zone: RawZone) -> None:
-    zone.quarantine(URL, b"broken", "not a zip")
-    zone.quarantine(URL, b"again", "wrong checksum")
+    refuse(zone)
+    refuse(zone, reason="wrong checksum")
     assert [note["reason"] for note in zone.quarantined()] == ["wrong checksum"]
 
 
 def test_a_released_file_leaves_nothing_behind(root: str, zone: RawZone) -> None:
-    zone.quarantine(URL, b"broken", "not a zip")
+    refuse(zone)
     zone.release(Series("BTCUSDT", "5m"), "2024-07")
     assert all_files(root) == []
 
 
+def test_one_released_file_leaves_nothing_behind(root: str, zone: RawZone) -> None:
+    refuse(zone)
+    zone.release_file(NAME)
+    zone.release_file(NAME)
+    assert all_files(root) == []
+
+
+@pytest.mark.parametrize(
+    ("interval", "period", "kept"),
+    [
+        ("5m", "2024-07", ["BTCUSDT-1mo-2024-07.zip", "BTCUSDT-5m-2024-08-01.zip"]),
+        ("5m", "2024-08-01", ["BTCUSDT-1mo-2024-07.zip", "BTCUSDT-5m-2024-07-03.zip", "BTCUSDT-5m-2024-07.zip"]),
+        ("1M", "2024-07", ["BTCUSDT-5m-2024-07-03.zip", "BTCUSDT-5m-2024-07.zip", "BTCUSDT-5m-2024-08-01.zip"]),
+    ],
+)
+def test_a_month_is_released_with_its_days(zone: RawZone, interval: str, period: str, kept: list[str]) -> None:
+    for name in ("5m-2024-07", "5m-2024-07-03", "5m-2024-08-01", "1mo-2024-07"):
+        refuse(zone, f"BTCUSDT-{name}.zip")
+    zone.release(Series("BTCUSDT", interval), period)
+    assert [note["name"] for note in zone.quarantined()] == kept
+
+
+def test_eight_processes_may_release_the_same(local: RawZone) -> None:
+    for number in range(40):
+        refuse(local, f"BTCUSDT-5m-2024-07-{number:02d}.zip")
+    done: list[int] = []
+
+    def release(number: int) -> None:
+        RawZone(local.root).release(Series("BTCUSDT", "5m"), "2024-07")
+        local.quarantined()
+        done.append(number)
+
+    _in_threads(8, release)
+    assert (len(done), local.quarantined()) == (8, [])
+
+
 def test_releasing_a_file_keeps_the_others(zone: RawZone) -> None:
-    other = URL.replace("-07", "-08")
-    zone.quarantine(URL, b"broken", "not a zip")
-    zone.quarantine(other, b"broken", "not a zip")
+    other = NAME.replace("-07", "-08")
+    refuse(zone)
+    refuse(zone, other)
     zone.release(Series("BTCUSDT", "5m"), "2024-07")
-    assert [note["url"] for note in zone.quarantined()] == [other]
+    assert [note["name"] for note in zone.quarantined()] == [other]
 
 
 def test_releasing_a_file_that_was_not_refused_is_no_error(root: str, zone: RawZone) -> None:
@@ -258,7 +368,8 @@ def test_a_zone_refuses_what_does_not_feed_it(root: str, zone: RawZone, owner: E
     zone.claim(owner)
     with pytest.raises(ConfigurationError) as caught:
         RawZone(root).claim(other)
-    assert f"holds data of {owner}, and KLINEHOUSE_ARCHIVE_URL leads to {other}" in caught.value.message
+    assert f"holds data of {owner}, and the settings lead to {other}" in caught.value.message
+    assert "KLINEHOUSE_ARCHIVE_URL and KLINEHOUSE_REST_URL" in caught.value.remedy
 
 
 def test_a_zone_refuses_another_environment_from_whoever_claimed_it(zone: RawZone) -> None:
@@ -433,7 +544,8 @@ from itertools import cycle
 import pyarrow as pa
 import pyarrow.parquet as pq
 from ingestion.klines import Month, Series
-from ingestion.raw_zone import Provenance, RawZone
+from ingestion.provenance import Provenance
+from ingestion.raw_zone import RawZone
 
 root, *contents = sys.argv[1:]
 for _ in sys.stdin:
@@ -444,7 +556,7 @@ for _ in sys.stdin:
         continue
     zone, month = RawZone(root), Month(2024, 7)
     tables = [pq.ParquetFile(content).read(use_threads=False) for content in contents]
-    versions = [(rows, Provenance("x", (), rows.num_rows, month.end)) for rows in tables]
+    versions = [(rows, Provenance((), rows.num_rows, (), month.end)) for rows in tables]
     for i, (rows, provenance) in enumerate(cycle(versions)):
         zone.write_history(Series("BTCUSDT", "1h"), month, rows, provenance)
         if i == 0:
