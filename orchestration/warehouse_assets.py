@@ -110,7 +110,8 @@ def _build(
         try:
             warehouse_dbt.run(settings, [*arguments, *_selection(context)], results.append)
             describe(context, settings)
-            succeeded()
+            if BARS in context.selected_asset_keys:
+                succeeded()
         except BuildFailed as failed:
             error = failed
     yield from _asset_events(context, project, results)
