@@ -8,6 +8,7 @@ import typer
 from ingestion.errors import UsageError
 from ingestion.klines import Month, months_between
 from ingestion.settings import Settings
+from klinehouse import logs
 from klinehouse.output import banner
 
 app = typer.Typer(
@@ -27,6 +28,12 @@ End = Annotated[str | None, typer.Option(help="Day or month before which to stop
 MaxWait = Annotated[
     float | None,
     typer.Option(help="Seconds of rate limits and bans to wait out in all. Default: KLINEHOUSE_MAX_WAIT."),
+]
+LogFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--log-format", help="Also write what happens to standard error: json or text.", callback=logs.configure
+    ),
 ]
 
 

@@ -4,6 +4,7 @@ urllib3, because a request costs it 0.8 ms of CPU and httpx2 1.9 ms, and landing
 """
 
 import io
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +18,8 @@ from ingestion.settings import Settings
 
 # A server that is not the real exchange says so in this header of every answer; its value names what it plays.
 SIMULATED_HEADER = "x-klinehouse-simulated"
+
+_LOG = logging.getLogger(__name__)
 
 _RETRY_AFTER_DEFAULT = 60.0
 _LIMITED = (418, 429)
@@ -210,6 +213,7 @@ class Http:
                 self._resume_at = begin + more
                 # Threads that were answered together wait together: that is one wait, made longer by milliseconds.
                 self._traffic.add(rate_limit_waits=int(more > asked / 2), waited_s=more)
+                _LOG.warning("rate limited", extra={"url": url, "status": answer.status, "wait_s": round(more, 3)})
 
     def _too_long(self, url: str, answer: Answer, asked: float) -> RateLimited:
         host = "/".join(url.split("/", 3)[:3])

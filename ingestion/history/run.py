@@ -1,5 +1,6 @@
 """A run over many months of many series, and the log that it leaves."""
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from ingestion.history.sources import Sources
 from ingestion.klines import Month, Series
 from ingestion.raw_zone import RawZone
 from ingestion.settings import Settings
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,27 @@ def _land(
 
     def task(one: Series, month: Month) -> MonthResult:
         result = land_month(sources, one, month, now)
+        _log(result)
         on_result(result)
         return result
 
     with ThreadPoolExecutor(settings.download_workers, thread_name_prefix="land") as pool:
         return _results(pool, [pool.submit(task, one, month) for one in series for month in months])
+
+
+def _log(result: MonthResult) -> None:
+    about = {
+        "symbol": result.series.symbol,
+        "interval": result.series.interval,
+        "month": str(result.month),
+        "outcome": str(result.outcome),
+        "rows": result.rows,
+        "downloads": result.downloads,
+        "seconds": round(result.seconds, 3),
+    }
+    _LOG.info("month done", extra=about)
+    for problem in result.problems:
+        _LOG.warning("problem", extra=about | {"problem": str(problem)})
 
 
 def _results(pool: ThreadPoolExecutor, futures: Iterable[Future[MonthResult]]) -> list[MonthResult]:

@@ -13,6 +13,7 @@ from klinehouse.app import (
     End,
     Interval,
     Json,
+    LogFormat,
     MaxWait,
     Start,
     Symbols,
@@ -81,6 +82,7 @@ def heal(
     start: Start = None,
     end: End = None,
     max_wait: MaxWait = None,
+    log_format: LogFormat = None,
     json: Json = False,
 ) -> None:
     """Ask the exchange for exactly what is missing, holes in the middle included; then build and publish it."""
@@ -161,6 +163,7 @@ def reconcile(
     start: Start = None,
     end: End = None,
     max_wait: MaxWait = None,
+    log_format: LogFormat = None,
     json: Json = False,
 ) -> None:
     """Compare what has landed with REST, bar by bar; the table klines_reconciliation has the differences."""

@@ -11,6 +11,7 @@ from klinehouse.app import (
     End,
     Interval,
     Json,
+    LogFormat,
     MaxWait,
     Start,
     Symbols,
@@ -40,6 +41,7 @@ def backfill(
     start: Start = None,
     end: End = None,
     max_wait: MaxWait = None,
+    log_format: LogFormat = None,
     json: Json = False,
 ) -> None:
     """Land, build and publish through Dagster: each month shows in the UI."""
@@ -76,6 +78,7 @@ def land(
     start: Start = None,
     end: End = None,
     max_wait: MaxWait = None,
+    log_format: LogFormat = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print what would be asked for, and ask for nothing.")] = False,
     json: Json = False,
 ) -> None:

@@ -1,0 +1,38 @@
+"""Logs on request: what landing does, a JSON object or a line of text each, on standard error."""
+
+import logging
+import sys
+from typing import Any
+
+import typer
+
+_FORMATS = ("json", "text")
+
+
+def configure(log_format: str | None) -> str | None:
+    """Make the loggers of ingestion write in this format; without one they are silent, and progress bars speak."""
+    if log_format is None:
+        return None
+    if log_format not in _FORMATS:
+        raise typer.BadParameter(f"choose one of {', '.join(_FORMATS)}")
+    import structlog
+
+    shared: list[Any] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    is_json = log_format == "json"
+    renderer = (
+        structlog.processors.JSONRenderer(default=str) if is_json else structlog.dev.ConsoleRenderer(colors=False)
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer]
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    for name in ("ingestion", "stamina"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO)
+    return log_format
