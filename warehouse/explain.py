@@ -8,7 +8,6 @@ from math import sqrt
 from typing import Any
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ingestion.errors import UsageError
 from ingestion.grid import instant, micros
@@ -99,12 +98,9 @@ def _origin(
     rows = zone.read_history(base, month)
     inside = pc.and_(pc.greater_equal(rows["open_time"], open_time), pc.less(rows["open_time"], end))
     answers = [file for file in provenance.files if file.start < end and open_time < file.end]
-    disagreements = []
-    for file in zone.difference_files(base.interval, [month]):
-        if file.series == base:
-            told = pq.read_table(file.path)
-            told = told.filter(pc.and_(pc.greater_equal(told["open_time"], open_time), pc.less(told["open_time"], end)))
-            disagreements += told.to_pylist()
+    told = zone.read_differences(base, month)
+    about = pc.and_(pc.greater_equal(told["open_time"], open_time), pc.less(told["open_time"], end))
+    disagreements = told.filter(about).to_pylist()
     return rows.filter(inside).to_pylist(), answers, disagreements
 
 

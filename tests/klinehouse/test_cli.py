@@ -1,30 +1,20 @@
 """The command line as a user meets it: real processes, exit codes, JSON, one-line errors."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.command import KLINEHOUSE, answer, run
 
 from ingestion.simulator.server import build_app, running
 
-KLINEHOUSE = str(Path(sys.executable).with_name("klinehouse"))
-COMMANDS = ["backfill", "land", "build", "status", "query", "config", "simulate", "doctor", "demo", "up"]
-
-
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    settings = {f"KLINEHOUSE_{name.upper()}": value for name, value in environment.items()}
-    return subprocess.run([KLINEHOUSE, *arguments], capture_output=True, text=True, env=os.environ | settings)
-
-
-def answer(*arguments: str, **environment: str) -> Any:
-    done = run(*arguments, "--json", **environment)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+COMMANDS = [
+    *("backfill", "land", "build", "status", "query", "config", "simulate", "doctor", "demo", "up"),
+    *("coverage", "gaps", "heal", "why", "check", "reconcile", "symbols"),
+]
 
 
 @pytest.fixture(scope="module")
