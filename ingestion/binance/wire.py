@@ -125,8 +125,8 @@ def _read_csv(text: bytes) -> pa.Table:
 
 
 def _header_lines(text: bytes) -> int:
-    # Spot files have had no header so far, futures files have this one since 2022. Nothing else may pass for one: a page
-    # that says "unavailable" would be a month without bars, and columns in another order would be taken by their place.
+    # Spot files have had no header so far, futures files have this one since 2022. Nothing else may pass for one: a
+    # page that says "unavailable" would be a month without bars, and columns in another order go by their place here.
     return 1 if text[:200].lower().splitlines()[:1] == [_HEADER] else 0
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 from datetime import UTC, datetime
@@ -30,7 +31,7 @@ def entry(symbol: str = "BTCUSDT", **changes: Any) -> dict[str, Any]:
         {"filterType": "LOT_SIZE", "stepSize": "0.00001000"},
         {"filterType": "NOTIONAL", "minNotional": "5.00000000"},
     ]
-    base = {"symbol": symbol, "status": "TRADING", "baseAsset": symbol[:3], "quoteAsset": "USDT", "filters": filters}
+    base = {"symbol": symbol, "status": "TRADING", "baseAsset": "BTC", "quoteAsset": "USDT", "filters": filters}
     return base | changes
 
 
@@ -92,10 +93,8 @@ _json = st.recursive(
 
 @given(st.lists(_json | st.builds(lambda name, value: entry(**{name: value}), st.sampled_from([*entry()]), _json)))
 def test_whatever_is_listed_is_taken_or_malformed(symbols: list[Any]) -> None:
-    try:
+    with contextlib.suppress(MalformedAnswer):
         assert parse_exchange_info(symbols, FETCHED).num_rows == len(symbols)
-    except MalformedAnswer:
-        pass
 
 
 @pytest.mark.shared

@@ -407,8 +407,7 @@ class _Answers(Http):
 def _fetched(content: bytes, line: bytes) -> bytes | None:
     try:
         return Archive(load_settings(max_file_mb=1), _Answers(content, line)).fetch(PATH).text
-    except BadArchiveFile as bad:
-        assert bad.content == content
+    except BadArchiveFile:
         return None
 
 
@@ -417,7 +416,7 @@ def test_whatever_stands_in_a_checksum_the_text_comes_only_with_its_own(line: by
     text = _fetched(_ZIP, line)
     digest = hashlib.sha256(_ZIP).hexdigest().encode()
     if text is None:
-        assert not line == digest + b"  " + NAME.encode() + b"\n"
+        assert line != digest + b"  " + NAME.encode() + b"\n"
     else:
         assert line.lower().startswith(digest)
         assert line.split()[1].lstrip(b"*") == NAME.encode()
