@@ -83,7 +83,10 @@ def _decimal(filters: Mapping[str, Mapping[str, Any]], name: str, value: str) ->
     """A size as the raw zone holds it; ValueError when it does not fit."""
     if name not in filters:
         return None
-    size = Decimal(filters[name][value])
+    text = filters[name][value]
+    if not isinstance(text, str):
+        raise TypeError(value)
+    size = Decimal(text)
     if not size.is_finite() or not 0 <= size < 10**20 or size != round(size, 8):
         raise ValueError(value)
     return size

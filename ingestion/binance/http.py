@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import stamina
@@ -103,6 +104,8 @@ class Http:
         self._resume_at = 0.0
         self._waited = 0.0
         self._out_of_patience: RateLimited | None = None
+        self._limited = False
+        self._first_after_wait = threading.Lock()
         self._pool = urllib3.PoolManager(
             maxsize=settings.download_workers,
             timeout=urllib3.Timeout(settings.http_timeout),
@@ -152,13 +155,17 @@ class Http:
 
     def _patiently(self, method: str, url: str, fields: Mapping[str, str] | None) -> Answer:
         """One answer, after however many waits the host asks for. Nobody asks again while one waits: it would be
-        counted against us, and a 429 that is ignored becomes a ban."""
+        counted against us, and a 429 that is ignored becomes a ban. After the wait one thread asks first."""
         while True:
             self._wait_until_resumed()
-            answer = self._once(method, url, fields)
-            if answer.status not in _LIMITED:
-                return self._accepted(method, url, answer)
-            self._pause(url, answer)
+            with self._first_after_wait if self._limited else nullcontext():
+                if self._left_to_wait() > 0:  # the thread before this one was told to wait again
+                    continue
+                answer = self._once(method, url, fields)
+                if answer.status not in _LIMITED:
+                    self._limited = False
+                    return self._accepted(method, url, answer)
+                self._pause(url, answer)
 
     def _accepted(self, method: str, url: str, answer: Answer) -> Answer:
         if answer.status in (200, 400, 404) or _is_passing(answer) or _no_head(method, answer):
@@ -190,19 +197,21 @@ class Http:
         return body.getvalue()
 
     def _wait_until_resumed(self) -> None:
-        while True:
-            with self._lock:
-                if self._out_of_patience is not None:
-                    raise self._out_of_patience
-                wait = self._resume_at - self._clock()
-            if wait <= 0:
-                return
+        while (wait := self._left_to_wait()) > 0:
             self._sleep(wait)
+
+    def _left_to_wait(self) -> float:
+        """Seconds until the host may be asked; raises RateLimited when it wants more patience than there is."""
+        with self._lock:
+            if self._out_of_patience is not None:
+                raise self._out_of_patience
+            return self._resume_at - self._clock()
 
     def _pause(self, url: str, answer: Answer) -> None:
         """Make all threads wait as long as the host says, or give up when that is longer than allowed."""
         asked = _retry_after(answer)
         with self._lock:
+            self._limited = True
             begin = max(self._clock(), self._resume_at)
             more = self._clock() + asked - begin
             if more > 0:

@@ -33,6 +33,9 @@ _CSV_COLUMNS = (
     "taker_buy_quote_volume",
     "ignore",
 )
+_HEADER = (
+    b"open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,taker_buy_quote_volume,ignore"
+)
 # The last column means nothing, so it may be anything.
 _REST_TYPES = [int if name in ("open_time", "close_time", "trades") else str for name in _CSV_COLUMNS[:-1]]
 _LIMIT = Decimal(10) ** 20
@@ -124,9 +127,9 @@ def _read_csv(text: bytes) -> pa.Table:
 
 
 def _header_lines(text: bytes) -> int:
-    # Spot files have had no header so far, futures files have one since 2022. Nothing else may pass for one, or a page
-    # that says "unavailable" would be a month without bars.
-    return 1 if text[:10].lower() == b"open_time," else 0
+    # Spot files have had no header so far, futures files have this one since 2022. Nothing else may pass for one: a
+    # page that says "unavailable" would be a month without bars, and columns in another order go by their place here.
+    return 1 if text[:200].lower().splitlines()[:1] == [_HEADER] else 0
 
 
 def _typed(table: pa.Table, series: Series, source: str, ingested_at: datetime) -> pa.Table:

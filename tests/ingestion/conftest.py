@@ -20,7 +20,7 @@ from ingestion.binance.archive import Archive
 from ingestion.binance.http import Http, Traffic
 from ingestion.settings import load_settings
 
-hypothesis.settings.register_profile("klinehouse", deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("klinehouse", max_examples=60, deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("klinehouse")
 
 

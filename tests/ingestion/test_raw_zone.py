@@ -216,7 +216,8 @@ def difference(hour: int, value: str = "1", found_at: datetime = FETCHED) -> pa.
 def test_differences_are_kept_once_in_order_with_when_they_were_first_found(zone: RawZone) -> None:
     assert zone.read_differences(BTC, JULY).num_rows == 0
     zone.add_differences(BTC, JULY, difference(5))
-    zone.add_differences(BTC, JULY, pa.concat_tables([difference(3), difference(5, found_at=JULY.end)]))
+    later = difference(5, found_at=FETCHED + timedelta(days=1))
+    zone.add_differences(BTC, JULY, pa.concat_tables([difference(3), later]))
     expected = pa.concat_tables([difference(3), difference(5)])
     assert zone.read_differences(BTC, JULY).equals(expected)
     assert [(file.series, file.month) for file in zone.difference_files()] == [(BTC, JULY)]
@@ -225,7 +226,7 @@ def test_differences_are_kept_once_in_order_with_when_they_were_first_found(zone
 def test_known_differences_do_not_change_their_file(zone: RawZone) -> None:
     zone.add_differences(BTC, JULY, difference(5))
     before = zone.difference_files()
-    zone.add_differences(BTC, JULY, difference(5, found_at=JULY.end))
+    zone.add_differences(BTC, JULY, difference(5, found_at=FETCHED + timedelta(days=1)))
     assert zone.difference_files() == before
 
 

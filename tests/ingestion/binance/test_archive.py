@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingestion.binance.archive import Archive, BadArchiveFile, daily_path, monthly_path, unzip_single
-from ingestion.binance.http import Http, Traffic
+from ingestion.binance.http import Answer, Http, Traffic
 from ingestion.errors import ExchangeRefused
 from ingestion.klines import Month, Series
 from ingestion.settings import load_settings
@@ -372,3 +372,97 @@ def test_a_byte_changed_in_the_packed_text_never_gives_another_text(position: in
     except zipfile.BadZipFile:
         return
     assert text == TEXT
+
+
+def _near(base: bytes) -> st.SearchStrategy[bytes]:
+    """A few bytes of `base` changed, taken out or put in."""
+    edits = st.lists(st.tuples(st.integers(0, len(base)), st.integers(0, 2), st.binary(max_size=4)), max_size=4)
+
+    def edited(steps: list[tuple[int, int, bytes]]) -> bytes:
+        content = base
+        for position, gone, new in steps:
+            content = content[:position] + new + content[position + gone :]
+        return content
+
+    return edits.map(edited)
+
+
+_PACKED = io.BytesIO()
+with zipfile.ZipFile(_PACKED, "w", zipfile.ZIP_DEFLATED) as _archive:
+    _archive.writestr(MEMBER, TEXT)
+_ZIP = _PACKED.getvalue()
+_LINE = f"{hashlib.sha256(_ZIP).hexdigest()}  {NAME}\n".encode()
+
+
+class _Answers(Http):
+    """The zip and its checksum without a network."""
+
+    def __init__(self, content: bytes, line: bytes) -> None:
+        self._bodies = {"zip": content, "CHECKSUM": line}
+
+    def get(self, url: str, fields: object = None, *, passes: object = None) -> Answer:
+        return Answer(200, {}, self._bodies[url.rsplit(".", 1)[-1]])
+
+
+def _fetched(content: bytes, line: bytes) -> bytes | None:
+    try:
+        return Archive(load_settings(max_file_mb=1), _Answers(content, line)).fetch(PATH).text
+    except BadArchiveFile:
+        return None
+
+
+@given(st.binary(max_size=200) | _near(_LINE))
+def test_whatever_stands_in_a_checksum_the_text_comes_only_with_its_own(line: bytes) -> None:
+    text = _fetched(_ZIP, line)
+    digest = hashlib.sha256(_ZIP).hexdigest().encode()
+    if text is None:
+        assert line != digest + b"  " + NAME.encode() + b"\n"
+    else:
+        assert line.lower().startswith(digest)
+        assert line.split()[1].lstrip(b"*") == NAME.encode()
+
+
+@given(st.binary(max_size=300) | _near(_ZIP))
+def test_whatever_comes_as_a_zip_gives_the_text_or_is_refused(content: bytes) -> None:
+    """Its checksum agrees, so that the zip itself is what is looked at."""
+    line = f"{hashlib.sha256(content).hexdigest()}  {NAME}\n".encode()
+    assert _fetched(content, line) in (TEXT, None)
+
+
+# --- what tells a change ---------------------------------------------------------------------------------------
+
+
+def test_a_fingerprint_is_taken_without_fetching_the_file(host: ArchiveHost, archive: Archive) -> None:
+    host.publish(PATH, TEXT)
+    fingerprint = archive.fingerprint(PATH)
+    assert host.asked == [CHECKSUM]
+    host.script(CHECKSUM, WRONG)
+    host.asked.clear()
+    assert refused(archive).fingerprint.headers == fingerprint.headers
+    assert archive.fingerprint(PATH) == refused(archive).fingerprint != fingerprint
+
+
+@pytest.mark.parametrize("header", ["ETag", "Last-Modified"])
+def test_another_version_of_a_file_has_another_fingerprint(host: ArchiveHost, archive: Archive, header: str) -> None:
+    found = set()
+    for version in ("a", "b"):
+        host.script(PATH, host.reply(body=b"same", headers={header: version}))
+        found.add(archive.fingerprint(PATH))
+    assert len(found) == 2
+
+
+def test_a_host_without_head_still_tells_the_checksum(host: ArchiveHost, archive: Archive) -> None:
+    host.publish(PATH, TEXT)
+    host.has_head = False
+    assert archive.fingerprint(PATH).checksum.endswith(f"  {NAME}\n")
+
+
+def test_a_zip_without_end_is_refused_with_a_fingerprint(host: ArchiveHost, archive: Archive) -> None:
+    host.script(PATH, bytes((1 << 20) + 1))
+    assert refused(archive).fingerprint == archive.fingerprint(PATH)
+
+
+def test_a_checksum_without_end_is_no_checksum_line(host: ArchiveHost, archive: Archive) -> None:
+    host.publish(PATH, TEXT)
+    host.script(CHECKSUM, bytes((1 << 20) + 1))
+    assert "is not the checksum line of that file" in refused(archive).reason

@@ -227,3 +227,19 @@ def test_traffic_counts_over_threads() -> None:
         "rate_limit_waits": 0,
         "waited_s": 1000.0,
     }
+
+
+def test_after_a_wait_one_thread_asks_first(host: ArchiveHost) -> None:
+    """The host limits the first who asks after the wait again: the others are not on their way then."""
+    client = Client(host)
+    everybody_waits = threading.Barrier(8, action=lambda: client.time.sleep(30))
+    client.http._sleep = lambda seconds: everybody_waits.wait(timeout=60)
+    limited = host.reply(429, headers={"retry-after": "30"}, gate=threading.Barrier(8))
+    again = host.reply(418, headers={"retry-after": "30"})
+    host.script("x", *[limited] * 8, again, b"ok")
+    seen_at: list[float] = []
+    host.on_answer = lambda path: seen_at.append(client.time.clock())
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda _: client.get().body, range(8))) == [b"ok"] * 8
+    begin = seen_at[0]
+    assert seen_at == [begin] * 8 + [begin + 30] + [begin + 60] * 8

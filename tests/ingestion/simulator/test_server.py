@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from ingestion.binance.archive import Archive
+from ingestion.binance.exchange import Exchange
 from ingestion.errors import ConfigurationError
-from ingestion.history import Outcome, land
+from ingestion.history.month import Outcome
+from ingestion.history.run import land_history
 from ingestion.klines import Month, Series
 from ingestion.raw_zone import Environment, RawZone
 from ingestion.settings import load_settings
@@ -130,27 +131,25 @@ def test_a_checksum_of_a_file_outside_of_the_folder_is_not_served(folder_address
 @pytest.fixture
 def zone(tmp_path: Path, address: str) -> RawZone:
     """A raw zone that the simulated exchange of seed 1 has fed."""
-    zone = RawZone(str(tmp_path / "raw"))
-    with Archive(load_settings(archive_url=address)) as archive:
-        results = land(archive, zone, [SERIES], [JULY], workers=1, now=NOW)
+    settings = load_settings(archive_url=address, home=tmp_path)
+    results = land_history(settings, [SERIES], [JULY])
     assert [(result.outcome, result.rows) for result in results] == [(Outcome.LANDED, 31)]
-    return zone
+    return RawZone(settings.raw_root)
 
 
 def test_a_month_of_the_simulated_exchange_lands_as_simulated(zone: RawZone) -> None:
     assert zone.environment() == Environment("simulated", "seed 1")
 
 
-def test_another_simulation_does_not_mix_with_it(zone: RawZone) -> None:
+def test_another_simulation_does_not_mix_with_it(zone: RawZone, tmp_path: Path) -> None:
     with (
         running(build_app(seed=2)) as other,
-        Archive(load_settings(archive_url=other)) as archive,
         pytest.raises(ConfigurationError, match=r"\(seed 1\).*\(seed 2\)"),
     ):
-        land(archive, RawZone(zone.root), [SERIES], [JULY.next], workers=1, now=NOW)
+        land_history(load_settings(archive_url=other, home=tmp_path), [SERIES], [JULY.next])
     assert [file.month for file in zone.history_files()] == [JULY]
 
 
 def test_check_names_the_simulation(address: str) -> None:
-    with Archive(load_settings(archive_url=address)) as archive:
-        assert archive.check() == "seed 1"
+    with Exchange(load_settings(archive_url=address)) as exchange:
+        assert exchange.archive.check() == "seed 1"
