@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from benchmarks import build, history, indicators
+from benchmarks import build, history, indicators, queries
 from benchmarks.measuring import ROOT, machine
 
 HEADER = """# Benchmarks
@@ -21,6 +21,7 @@ def main() -> None:
     text = HEADER.format(machine=machine(), day=datetime.now(UTC).date())
     text += table("`benchmarks/history.py`", history.__doc__ or "", history.history("5m", None))
     text += table("`benchmarks/build.py`", build.__doc__ or "", build.build())
+    text += table("`benchmarks/queries.py`", queries.__doc__ or "", queries.queries())
     (ROOT / "docs" / "benchmarks.md").write_text(text)
     print(text)
     indicators.write(indicators.indicators())

@@ -72,14 +72,20 @@ def print_landed(
     else:
         print_table(title, list(summary[0]), [list(row.values()) for row in summary])
         _print_problems(results)
-    if problems:
+    for one in series:
+        _raise_for_nothing(one, [result for result in results if result.series == one])
+
+
+def _raise_for_nothing(series: Series, results: "Sequence[MonthResult]") -> None:
+    if not results or any(result.outcome != "absent" or result.problems for result in results):
         return
-    for row in summary:
-        if row["months"] and row["absent"] == row["months"]:
-            raise ExchangeRefused(
-                f"The exchange has nothing of {row['symbol']} {row['interval']} in these months.",
-                "Check the symbol, the interval and the dates.",
-            )
+    if any(result.is_unknown for result in results):
+        raise ExchangeRefused(
+            f"The exchange knows no symbol {series.symbol}.", "`klinehouse symbols --refresh` lists what it knows."
+        )
+    raise ExchangeRefused(
+        f"The exchange has nothing of {series} in these months.", "Check the symbol, the interval and the dates."
+    )
 
 
 def _print_problems(results: "Sequence[MonthResult]") -> None:

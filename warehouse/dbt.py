@@ -118,7 +118,8 @@ def run(settings: Settings, args: Sequence[str], on_result: Callable[[dict[str, 
     # and is missing from the next run's query.
     manifest = _manifest().deepcopy()
     runner = dbtRunner(manifest, [lambda event: on_result(msg_to_dict(event))] if on_result else None)
-    flags = ["--no-use-colors", *([] if on_result else ["--quiet"])]
+    # The log goes without what debugs dbt itself: writing it is a fifth of dbt's own time. The SQL is in target_dir.
+    flags = ["--no-use-colors", "--log-level-file", "info", *([] if on_result else ["--quiet"])]
     with environment(settings):
         try:
             result = runner.invoke([*flags, *args])

@@ -17,14 +17,13 @@ import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from itertools import groupby
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -42,6 +41,8 @@ VIEW_FILE = "klinehouse.duckdb"
 # A plain 2.0 file is not opened by drivers built on DuckDB 1.x; one of this storage version is.
 _STORAGE_VERSION = "v1.0.0"
 _FILE_COLUMNS = 'table_name, symbol, "interval", month, path, rows, bytes, first_open_time, last_close_time'
+# Of plain timestamps: for instants DuckDB asks a calendar library, ten times slower.
+_MONTH = "date_trunc('month', make_timestamp(epoch_us(open_time)))"
 _HIVE = ", hive_partitioning = true, hive_types = {'symbol': varchar, 'interval': varchar}"
 _FILE_TYPES = {"rows": "bigint", "bytes": "bigint", "first_open_time": "timestamptz", "last_close_time": "timestamptz"}
 
@@ -123,10 +124,7 @@ def _unpublished(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, 
 def _all_months(connection: duckdb.DuckDBPyConnection) -> SeriesMonths:
     return _by_series(
         connection.execute(
-            # Truncated as plain timestamps: of instants DuckDB asks a calendar library, ten times slower.
-            f"""select distinct symbol, "interval",
-                date_trunc('month', make_timestamp(epoch_us(open_time)))::timestamptz
-            from crypto_analytics.{BARS}"""
+            f"""select distinct symbol, "interval", {_MONTH}::timestamptz from crypto_analytics.{BARS}"""
         ).fetchall()
     )
 
@@ -154,36 +152,32 @@ def _write_bars(
     pool: ThreadPoolExecutor,
 ) -> list[ServedFile]:
     """Write the given months of a series, each as one file; a month that has no bars any more has no file."""
-    rows = connection.sql(
-        f"""select * from crypto_analytics.{BARS}
-        where symbol = ? and "interval" = ? and open_time >= ? and open_time < ? order by open_time""",
-        params=[series.symbol, series.interval, months[0].start, months[-1].end],
-    ).to_arrow_table()
+    bars = f"""from crypto_analytics.{BARS}
+        where symbol = $symbol and "interval" = $interval and open_time >= $start and open_time < $end"""
+    chosen = asdict(series) | {"start": months[0].start, "end": months[-1].end}
+    rows = connection.sql(f"select * {bars} order by open_time", params=chosen).to_arrow_table()
+    # Asked of DuckDB, because pyarrow would import pandas to tell or compare an instant (a second).
+    extents = connection.execute(
+        f"select {_MONTH}, count(*), min(open_time), max(close_time) {bars} group by 1 order by 1", chosen
+    ).fetchall()
     folder = (
         settings.serving_dir / "crypto_analytics" / BARS / f"symbol={series.symbol}" / f"interval={series.interval}"
     )
 
-    def write(month: Month, part: pa.Table) -> ServedFile:
+    def write(part: pa.Table, extent: tuple[datetime, int, datetime, datetime]) -> ServedFile:
+        month = str(Month.containing(extent[0].date()))
         return replace(
-            _write_versioned(folder, str(month), part, BARS),
+            _write_versioned(folder, month, part, BARS),
             symbol=series.symbol,
             interval=series.interval,
-            month=str(month),
-            first_open_time=part["open_time"][0].as_py(),
-            last_close_time=part["close_time"][-1].as_py(),
+            month=month,
+            first_open_time=extent[2],
+            last_close_time=extent[3],
         )
 
-    present = [(month, part) for month, part in _by_month(rows, months) if part.num_rows]
-    return list(pool.map(write, *zip(*present, strict=True))) if present else []
-
-
-def _by_month(rows: pa.Table, months: Sequence[Month]) -> Iterator[tuple[Month, pa.Table]]:
-    """The rows of each month; `rows` are ordered by open_time."""
-    # By numpy, because comparing with a Python value makes pyarrow import pandas (a second).
-    times = rows["open_time"].cast(pa.int64()).to_numpy()
-    for month in months:
-        first, last = np.searchsorted(times, [int(at.timestamp()) * 1_000_000 for at in (month.start, month.end)])
-        yield month, rows.slice(first, last - first)
+    starts = accumulate((count for _, count, *_ in extents), initial=0)
+    parts = [rows.slice(start, extent[1]) for start, extent in zip(starts, extents, strict=False)]
+    return list(pool.map(write, parts, extents))
 
 
 def _write_dimension(connection: duckdb.DuckDBPyConnection, settings: Settings, name: str) -> ServedFile:

@@ -13,7 +13,7 @@ from enum import StrEnum
 import pyarrow as pa
 
 from ingestion.binance.archive import ArchiveFile, BadArchiveFile, checksum_of, daily_path, monthly_path
-from ingestion.binance.rest import RestKlines
+from ingestion.binance.rest import RestKlines, UnknownSymbol
 from ingestion.binance.wire import MalformedKlines, ParsedKlines, nothing_parsed, parse_archive_csv
 from ingestion.errors import ExchangeRefused
 from ingestion.grid import Window, without
@@ -62,8 +62,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class MonthResult:
-    """What became of one month of one series. `rows` counts the rows that the raw zone holds for it; `files` are the
-    answers that came in now; `missing` is what a source is still to be asked for."""
+    """What became of one month of one series.
+
+    `rows` counts the rows that the raw zone holds for it; `files` are the
+    answers that came in now; `missing` is what a source is still to be asked for; `is_unknown`: REST has no such symbol.
+    """
 
     series: Series
     month: Month
@@ -73,6 +76,7 @@ class MonthResult:
     problems: tuple[Problem, ...] = ()
     missing: tuple[Window, ...] = ()
     seconds: float = 0.0
+    is_unknown: bool = False
 
     @property
     def downloads(self) -> int:
@@ -124,6 +128,7 @@ class _Attempt:
         self._came: list[SourceFile] = []
         self._bad: list[tuple[Problem, Window | Ints]] = []
         self._refusals: dict[str, Problem] = {}
+        self._is_unknown = False
 
     # --- asking --------------------------------------------------------------------------------------------------
 
@@ -228,6 +233,9 @@ class _Attempt:
                 self._put(_answer(REST, found, found.bytes, Window(window.start, end), parsed), parsed)
 
     def _note_refusal(self, refused: ExchangeRefused) -> None:
+        if isinstance(refused, UnknownSymbol):  # then REST has nothing, now and next time; the archive may
+            self._is_unknown = True
+            return
         reason = str(refused)
         self._refusals.setdefault(reason, Problem(f"REST klines of {self._series} in {self._month}", reason))
 
@@ -291,6 +299,7 @@ class _Attempt:
             tuple(self._came),
             problems,
             tuple(unasked(provenance)) if provenance else (),
+            is_unknown=self._is_unknown,
         )
 
     def _write(self, draft: Draft) -> Provenance:

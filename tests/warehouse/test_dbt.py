@@ -1,5 +1,6 @@
 """Running dbt: windows, arguments, unit tests of the models, and failures that name what failed."""
 
+import shutil
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -88,3 +89,21 @@ def test_a_second_base_interval_in_one_warehouse_is_refused(tmp_path: Path) -> N
 def test_building_before_landing_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="klinehouse land"):
         require_window(home(tmp_path))
+
+
+def test_a_project_is_parsed_once_and_again_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(dbt.PROJECT_DIR, project, ignore=shutil.ignore_patterns("target", "logs", ".parse.lock"))
+    monkeypatch.setattr(dbt, "PROJECT_DIR", project)
+    parsed: list[str] = []
+    parse = dbt._parse
+    monkeypatch.setattr(dbt, "_parse", lambda folder: (parsed.append(folder), parse(folder)))
+    settings = home(tmp_path)
+    first = dbt.manifest_path(settings)
+    assert dbt.manifest_path(settings) == first
+    assert len(parsed) == 1
+    seed = project / "seeds" / "quote_assets.csv"
+    seed.write_text(f"{seed.read_text()}XYZ\n")
+    assert dbt.manifest_path(settings) != first
+    assert len(parsed) == 2
+    assert not first.exists()

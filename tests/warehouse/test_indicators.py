@@ -3,6 +3,7 @@
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import numpy as np
 import pyarrow.compute as pc
 import pytest
 from support.homes import bars, build_all, home, put, random_walk, rest_klines
@@ -80,3 +81,13 @@ def test_a_market_that_does_not_move_equals_talib(tmp_path: Path) -> None:
     put(settings, series, moving.from_pylist(still, schema=moving.schema))
     build_all(settings)
     assert_indicators_equal_talib(bars(settings, "\"interval\" = '1h'"))
+
+
+def test_bars_that_come_in_disorder_equal_talib(tmp_path: Path) -> None:
+    """On DuckDB every average follows the order of rows, which the model itself must make."""
+    settings = home(tmp_path, symbols="BTCUSDT,ETHUSDT", interval="1h")
+    for series in settings.series:
+        klines = random_walk(series, datetime(2024, 1, 1, tzinfo=UTC), 2500, seed=len(series.symbol))
+        put(settings, series, klines.take(np.random.default_rng(7).permutation(klines.num_rows)))
+    build_all(settings)
+    assert len(assert_every_series_equals_talib(settings)) == 6

@@ -67,6 +67,20 @@ def test_a_month_is_one_file_named_by_series_month_and_version(built: Settings) 
     assert names == ["2024-01", "2024-02", "2024-03", "2024-04"]
 
 
+def test_a_question_about_one_year_plans_to_read_that_year_only(tmp_path: Path) -> None:
+    settings = home(tmp_path, symbols="BTCUSDT", interval="1h")
+    put(settings, SERIES, random_walk(SERIES, datetime(2023, 12, 1, tzinfo=UTC), 24 * 400))
+    build_all(settings)
+    publish(settings)
+    question = "select count(*) from market_data_unified where \"interval\" = '1h'"
+    years = {"2023": 24 * 31, "2024": 24 * 366, "2025": 24 * 3}
+    for year, count in years.items():
+        of_year = f"{question} and open_time >= '{year}-01-01' and open_time < '{int(year) + 1}-01-01'"
+        assert run_query(settings, of_year).rows == [(count,)]
+        assert str(run_query(settings, f"explain {of_year}").rows).upper().count("FUNCTION: READ_PARQUET") == 1
+    assert run_query(settings, question).rows == [(sum(years.values()),)]
+
+
 def test_publishing_again_writes_nothing_and_names_the_same_version(built: Settings) -> None:
     first = publish(built)
     again = publish(built)

@@ -5,45 +5,39 @@
 #}
 
 {#
-    Common table expressions, the last one called `name`: the given columns of `source` and bar_index, the number of bars
-    of the series before this one. On DuckDB its rows come one series after the other, each in order of time.
+    Common table expressions, the last one called `name`: the columns of `source` and bar_index, the number of bars of the
+    series before this one. On DuckDB its rows come one series after the other, each in order of time.
 
     DuckDB keeps the order of a subquery through projections, filters and windows `over ()`; joins and groupings after it
     would lose it. tests/warehouse/test_indicators.py feeds it bars in disorder.
 #}
-{% macro numbered_bars(name, source, columns) -%}
-    {{ adapter.dispatch('numbered_bars')(name, source, columns) }}
-{%- endmacro %}
+{% macro numbered_bars(name, source) %}{{ adapter.dispatch('numbered_bars')(name, source) }}{% endmacro %}
 
-{% macro default__numbered_bars(name, source, columns) -%}
+{% macro default__numbered_bars(name, source) -%}
 {{ name }} as (
     select
-        {{ columns | join(',\n        ') }},
+        *,
         row_number() over (partition by symbol, {{ interval_column() }} order by open_time) - 1 as bar_index
     from {{ source }}
 )
 {%- endmacro %}
 
-{% macro duckdb__numbered_bars(name, source, columns) -%}
-{{ name }}_in_order as (
-    select {{ columns | join(', ') }}
-    from {{ source }}
-    order by symbol, {{ interval_column() }}, open_time
-),
-
+{% macro duckdb__numbered_bars(name, source) -%}
 {{ name }}_positions as (
     select
-        {{ columns | join(',\n        ') }},
+        *,
         row_number() over () as row_position,
         symbol = lag(symbol) over () and {{ interval_column() }} = lag({{ interval_column() }}) over () as continues
-    from {{ name }}_in_order
+    from (select * from {{ source }} order by symbol, {{ interval_column() }}, open_time) as in_order
 ),
 
 {{ name }} as (
     select
-        {{ columns | join(',\n        ') }},
+        {{ all_but(['row_position', 'continues']) }},
         cast(
-            row_position - max(case when continues then null else row_position end) over (rows unbounded preceding)
+            row_position
+            - max(case when continues then null else row_position end)
+                over (rows between unbounded preceding and current row)
             as integer
         ) as bar_index
     from {{ name }}_positions

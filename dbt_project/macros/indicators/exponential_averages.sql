@@ -12,19 +12,17 @@
     that make it their mean at seed_at, and the bars before them with none.
 
     Arguments:
-        name      the resulting common table expression: `columns`, bar_index and one column per average
+        name      the resulting common table expression: the columns of `source`, and one per average
         source    a common table expression that comes from numbered_bars
-        columns   its columns to carry along, symbol and interval among them
         averages  list of {name, input, alpha, seed_from, seed_at}: `input` is a column of `source`
 
     Source: the recursion and its seeding are those of TA-Lib (ta_EMA.c, ta_RSI.c, ta_MACD.c).
 #}
-{% macro exponential_averages(name, source, columns, averages) -%}
+{% macro exponential_averages(name, source, averages) -%}
 {%- set ns = namespace(reach=1) -%}
 {{ name }}_reaching_1 as (
     select
-        {{ columns | join(',\n        ') }},
-        bar_index,
+        *,
         {%- for average in averages %}
             case
                 when bar_index > {{ average.seed_at }} then {{ double(average.alpha) }} * {{ average.input }}
@@ -40,30 +38,24 @@
 
 {% for step in range(memory_reach(averages)) %}
 {{ name }}_reaching_{{ 2 * ns.reach }} as (
-    select
-        {{ columns | join(',\n        ') }},
-        bar_index,
-        {%- for average in averages %}
-            {{ average.name }}
-            {%- if (1 - average.alpha) ** ns.reach >= 1e-17 %}
-                + {{ double((1 - average.alpha) ** ns.reach) }} * {{ earlier(average.name, ns.reach) }}
-                as {{ average.name }}
-            {%- endif %}
-            {{- "," if not loop.last }}
+    select * replace (
+        {%- for average in averages if (1 - average.alpha) ** ns.reach >= 1e-17 %}
+            {{ average.name }} + {{ double((1 - average.alpha) ** ns.reach) }} * {{ earlier(average.name, ns.reach) }}
+            as {{ average.name }}{{ "," if not loop.last }}
         {%- endfor %}
+    )
     from {{ name }}_reaching_{{ ns.reach }}
 ),
     {%- set ns.reach = 2 * ns.reach %}
 {% endfor %}
 
 {{ name }} as (
-    select
-        {{ columns | join(',\n        ') }},
-        bar_index,
+    select * replace (
         {%- for average in averages %}
             case when bar_index >= {{ average.seed_at }} then {{ average.name }} end as {{ average.name }}
             {{- "," if not loop.last }}
         {%- endfor %}
+    )
     from {{ name }}_reaching_{{ ns.reach }}
 )
 {%- endmacro %}

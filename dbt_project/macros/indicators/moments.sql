@@ -9,29 +9,23 @@
     running sum of squares does neither.) Before bar 19 the results mean nothing.
 
     Arguments:
-        name      the resulting common table expression: `columns`, bar_index, mean_20 and deviation_20
+        name      the resulting common table expression: the columns of `source`, mean_20 and deviation_20
         source    a common table expression that comes from numbered_bars
-        columns   its columns to carry along, symbol and interval among them
         input     the column to describe
 #}
-{% macro moments_of_20(name, source, columns, input) -%}
+{% macro moments_of_20(name, source, input) -%}
 {{ name }}_1 as (
     select
-        {{ columns | join(',\n        ') }},
-        bar_index,
+        *,
         {{ input }} as sum_1,
         {{ double(0) }} as squares_1
     from {{ source }}
 ),
 
 {% for n in [1, 2, 4, 8] %}
-{%- set of_4 = ['sum_4', 'squares_4'] if n > 4 else [] %}
 {{ name }}_{{ n }}_and_{{ n }} as (
     select
-        {{ (columns + of_4) | join(',\n        ') }},
-        bar_index,
-        sum_{{ n }},
-        squares_{{ n }},
+        *,
         {{ earlier('sum_' ~ n, n) }} as sum_before,
         {{ earlier('squares_' ~ n, n) }} as squares_before
     from {{ name }}_{{ n }}
@@ -39,8 +33,7 @@
 
 {{ name }}_{{ 2 * n }} as (
     select
-        {{ (columns + (['sum_4', 'squares_4'] if n >= 4 else [])) | join(',\n        ') }},
-        bar_index,
+        {{ all_but(['sum_before', 'squares_before'] + (['sum_' ~ n, 'squares_' ~ n] if n != 4 else [])) }},
         sum_{{ n }} + sum_before as sum_{{ 2 * n }},
         squares_{{ n }} + squares_before
         + (sum_{{ n }} - sum_before) * (sum_{{ n }} - sum_before) / {{ 2 * n }} as squares_{{ 2 * n }}
@@ -50,10 +43,7 @@
 
 {{ name }}_16_and_4 as (
     select
-        {{ columns | join(',\n        ') }},
-        bar_index,
-        sum_16,
-        squares_16,
+        {{ all_but(['sum_4', 'squares_4']) }},
         {{ earlier('sum_4', 16) }} as sum_before,
         {{ earlier('squares_4', 16) }} as squares_before
     from {{ name }}_16
@@ -61,8 +51,7 @@
 
 {{ name }} as (
     select
-        {{ columns | join(',\n        ') }},
-        bar_index,
+        {{ all_but(['sum_16', 'squares_16', 'sum_before', 'squares_before']) }},
         (sum_16 + sum_before) / 20 as mean_20,
         sqrt(
             (

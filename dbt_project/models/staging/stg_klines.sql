@@ -8,23 +8,18 @@
     'trades', 'taker_buy_base_volume', 'taker_buy_quote_volume', 'source', 'ingested_at'
 ] -%}
 
-with klines as (
-    select {{ columns | join(', ') }}
-    from {{ source('crypto_raw', 'klines') }}
-),
-
-contested as (
+with contested as (
     select
         symbol,
         {{ interval_column() }},
         open_time
-    from klines
+    from {{ source('crypto_raw', 'klines') }}
     group by symbol, {{ interval_column() }}, open_time
     having count(*) > 1
 )
 
-select klines.*
-from klines
+select klines.{{ columns | join(', klines.') }}
+from {{ source('crypto_raw', 'klines') }} as klines
 left join contested
     on
         klines.symbol = contested.symbol
@@ -34,8 +29,8 @@ where contested.open_time is null
 
 union all
 
-select klines.*
-from klines
+select klines.{{ columns | join(', klines.') }}
+from {{ source('crypto_raw', 'klines') }} as klines
 inner join contested
     on
         klines.symbol = contested.symbol

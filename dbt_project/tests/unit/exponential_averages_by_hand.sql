@@ -28,12 +28,9 @@ with by_hand as (
     {%- endfor %}
 ),
 
-{% set columns = [
-    'symbol', interval_column(), 'open_time', 'x', 'expected_usual', 'expected_wilder', 'expected_late'
-] -%}
-{{ numbered_bars('numbered', 'by_hand', columns) }},
+{{ numbered_bars('numbered', 'by_hand') }},
 
-{{ exponential_averages('averaged', 'numbered', columns, [
+{{ exponential_averages('averaged', 'numbered', [
     ema('usual', 'x', 4), wilder('wilder', 'x', 4), ema('late', 'x', 4, seed_at=5)
 ]) }}
 

@@ -20,7 +20,7 @@ with ramp as (
     ) as numbers
 ),
 
-{{ indicators('ramp', ['symbol', interval_column(), 'open_time', 'close']) }},
+{{ indicators('ramp') }},
 
 expected as (
     select

@@ -17,7 +17,7 @@ with closes as (
     {%- endfor %}
 ),
 
-{{ indicators('closes', ['symbol', interval_column(), 'open_time', 'close']) }},
+{{ indicators('closes') }},
 
 expected as (
     select
