@@ -3,7 +3,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,7 +19,6 @@ from ingestion.simulator.server import build_app, running
 
 SERIES, JULY = Series("SOLUSDT", "1d"), Month(2024, 7)
 ZIP = "/data/spot/monthly/klines/SOLUSDT/1d/SOLUSDT-1d-2024-07.zip"
-NOW = datetime(2025, 6, 1, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
