@@ -64,8 +64,8 @@ class Problem:
 class MonthResult:
     """What became of one month of one series.
 
-    `rows` counts the rows that the raw zone holds for it; `files` are the
-    answers that came in now; `missing` is what a source is still to be asked for; `is_unknown`: REST has no such symbol.
+    `rows` counts the rows that the raw zone holds for it; `files` are the answers that came in now; `missing` is what a
+    source is still to be asked for; `is_unknown` says that REST has no such symbol.
     """
 
     series: Series
