@@ -1,25 +1,25 @@
 """Landing: three symbols x 2020-2025 from an archive on loopback, checksums verified, decimals lossless.
 
-`wall_s, cpu_s, peak_rss_mb` are of the whole command `klinehouse land`, measured from outside; `repeat_*` of the same
-command once more. The archive runs in the benchmark's own process, from files that were made before.
+`wall_s, cpu_s, peak_rss_mb` are of the whole command `klinehouse land` at 5m, measured from outside; `repeat_*` of the
+same command once more, which asks for the checksum of every landed file; `latency_wall_s` with an archive that lets
+50 ms pass before every answer; `minute_*` at 1m, and `minute_wall_ratio` is that time per row by the one at 5m. The
+archive runs in the benchmark's own process, from files that were made before. With --archive-url another archive is
+asked, at one interval.
 """
 
 import argparse
 import json
 import tempfile
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 from benchmarks.measuring import END, START, SYMBOLS, Cost, klinehouse, measured, options, ready_archive, report
 
+LATENCY = 0.05
 
-def history(interval: str, archive_url: str | None) -> dict[str, object]:
-    archive = nullcontext(archive_url) if archive_url else ready_archive(interval)
-    with archive as address, tempfile.TemporaryDirectory() as home:
-        settings = {"KLINEHOUSE_HOME": home, "KLINEHOUSE_ARCHIVE_URL": str(address)}
-        arguments = ("land", "--json", "--symbols", ",".join(SYMBOLS), "--interval", interval)
-        command = klinehouse(*arguments, "--start", START.isoformat(), "--end", END.isoformat())
-        first, again = measured(command, settings), measured(command, settings)
-    return {
+
+def history(interval: str = "5m", archive_url: str | None = None) -> dict[str, object]:
+    first, again = _landed(nullcontext(archive_url) if archive_url else ready_archive(interval), interval)
+    figures: dict[str, object] = {
         "rows": _sum(first, "rows"),
         "files": _sum(first, "downloads"),
         "wall_s": first.wall_s,
@@ -28,6 +28,29 @@ def history(interval: str, archive_url: str | None) -> dict[str, object]:
         "repeat_wall_s": again.wall_s,
         "repeat_downloads": _sum(again, "downloads"),
     }
+    return figures if archive_url else figures | _harder(interval, first)
+
+
+def _harder(interval: str, easy: Cost) -> dict[str, object]:
+    slow, _ = _landed(ready_archive(interval, LATENCY), interval)
+    minutes, _ = _landed(ready_archive("1m"), "1m")
+    per_row = easy.wall_s / _sum(easy, "rows")
+    return {
+        "latency_wall_s": slow.wall_s,
+        "minute_rows": _sum(minutes, "rows"),
+        "minute_wall_s": minutes.wall_s,
+        "minute_peak_rss_mb": minutes.peak_rss_mb,
+        "minute_wall_ratio": round(minutes.wall_s / _sum(minutes, "rows") / per_row, 2),
+    }
+
+
+def _landed(archive: AbstractContextManager[str], interval: str) -> tuple[Cost, Cost]:
+    """Six years landed in an empty home, and once more."""
+    with archive as address, tempfile.TemporaryDirectory() as home:
+        settings = {"KLINEHOUSE_HOME": home, "KLINEHOUSE_ARCHIVE_URL": address}
+        arguments = ("land", "--json", "--symbols", ",".join(SYMBOLS), "--interval", interval)
+        command = klinehouse(*arguments, "--start", START.isoformat(), "--end", END.isoformat())
+        return measured(command, settings), measured(command, settings)
 
 
 def _sum(cost: Cost, name: str) -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 from ingestion.binance.archive import monthly_path
 from ingestion.klines import Series, months_between
 from ingestion.simulator.archive import Files, market_files
+from ingestion.simulator.faults import Faults
 from ingestion.simulator.market import Market
 from ingestion.simulator.server import build_app, running
 
@@ -54,8 +55,11 @@ def klinehouse(*arguments: str) -> list[str]:
 
 
 @contextmanager
-def ready_archive(interval: str) -> Iterator[str]:
-    """An archive whose files lie ready on disk, so that making them is not part of what is measured; its address."""
+def ready_archive(interval: str, latency: float = 0.0) -> Iterator[str]:
+    """An archive whose files lie ready on disk, so that making them is not part of what is measured; its address.
+
+    `latency` are the seconds that it lets pass before every answer.
+    """
     folder = ROOT / ".cache" / "benchmarks" / f"archive-{SEED}-{interval}"
     done = folder / ".complete"
     if not done.exists():
@@ -64,7 +68,7 @@ def ready_archive(interval: str) -> Iterator[str]:
             for month in months_between(START, END):
                 _keep(folder, monthly_path(Series(symbol, interval), month), files)
         done.touch()
-    with running(build_app(data=folder)) as address:
+    with running(build_app(data=folder, faults=Faults(latency=latency))) as address:
         yield address
 
 

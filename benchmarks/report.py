@@ -19,7 +19,7 @@ def table(title: str, explanation: str, figures: dict[str, object]) -> str:
 
 def main() -> None:
     text = HEADER.format(machine=machine(), day=datetime.now(UTC).date())
-    text += table("`benchmarks/history.py`", history.__doc__ or "", history.history("5m", None))
+    text += table("`benchmarks/history.py`", history.__doc__ or "", history.history())
     text += table("`benchmarks/build.py`", build.__doc__ or "", build.build())
     text += table("`benchmarks/queries.py`", queries.__doc__ or "", queries.queries())
     (ROOT / "docs" / "benchmarks.md").write_text(text)
