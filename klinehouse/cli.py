@@ -7,7 +7,7 @@ from typing import Annotated
 import stamina
 import typer
 
-from ingestion.errors import KlinehouseError
+from ingestion.errors import ConfigurationError, KlinehouseError
 from klinehouse.app import app
 from klinehouse.commands import health, history, system, warehouse
 from klinehouse.output import print_error
@@ -30,11 +30,21 @@ def main() -> None:
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         app()
-    except KlinehouseError as error:
+    except (KlinehouseError, OSError) as error:
         if "--debug" in arguments:
             raise
-        print_error(error, as_json="--json" in arguments)
-        sys.exit(error.exit_code)
+        shown = _of_the_disk(error) if isinstance(error, OSError) else error
+        print_error(shown, as_json="--json" in arguments)
+        sys.exit(shown.exit_code)
+
+
+def _of_the_disk(error: OSError) -> ConfigurationError:
+    """A home that cannot be read or written, a full disk: named, with what to do."""
+    where = f"{error.filename}: " if error.filename else ""
+    return ConfigurationError(
+        f"{where}{error.strerror or error}.",
+        "Check KLINEHOUSE_HOME, its permissions and the space left; what has landed is kept. `klinehouse doctor` looks.",
+    )
 
 
 if __name__ == "__main__":

@@ -83,6 +83,16 @@ def test_doctor_names_an_exchange_that_does_not_answer(tmp_path: Path) -> None:
     assert (done.returncode, bad) == (4, ["archive answers", "REST answers"])
 
 
+def test_a_home_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    # A file where the folder should be: also root cannot write below it.
+    blocked = tmp_path / "blocked"
+    blocked.touch()
+    done = run("land", "--start", "2024-01", "--end", "2024-02", home=str(blocked / "home"))
+    assert (done.returncode, "Traceback" in done.stderr) == (3, False)
+    assert str(blocked) in done.stderr
+    assert "KLINEHOUSE_HOME" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "code", "says"),
     [
