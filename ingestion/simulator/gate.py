@@ -32,7 +32,7 @@ class Gate:
             await send(message)
 
         answer: ASGIApp = self._app
-        if not scope["path"].startswith(_OWN):
+        if scope["type"] == "http" and not scope["path"].startswith(_OWN):
             self._trouble.count_request(_kind(scope["path"]))
             answer = await self._met(scope) or self._app
         await answer(scope, receive, marked)
