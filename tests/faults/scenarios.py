@@ -36,7 +36,8 @@ _MARCH = Month(2024, 3)
 class Scenario:
     """A step, the home before it (kept in `snapshot`), and what an undisturbed run makes of that home.
 
-    `only_settled` names the things that nobody sees while it runs.
+    `calls` is how many calls that change files that run makes; `only_settled` names the things that nobody sees while it
+    runs.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Scenario:
     snapshot: Path
     before: State
     after: State
+    calls: int
     only_settled: frozenset[str]
 
     def restore(self) -> None:
@@ -59,13 +61,13 @@ def ready(forks: Forks, name: str, step: Step, snapshot: Path) -> Scenario:
     """Keep the home as it is now, and run the step on it undisturbed: that is the oracle."""
     shutil.copytree(step.home, snapshot)
     before = forks.settled(step)
-    failure = forks.run(step).failure
-    assert failure is None, failure
+    run = forks.run(step)
+    assert run.failure is None, run.failure
     after = forks.settled(step)
     assert "unreadable" not in after, after
     assert before != after, f"{name} does nothing"
     only_settled = frozenset(after.keys() - forks.visible(step).keys())
-    return Scenario(name, step, snapshot, before, after, only_settled)
+    return Scenario(name, step, snapshot, before, after, len(run.calls), only_settled)
 
 
 # --- landing -----------------------------------------------------------------------------------------------------

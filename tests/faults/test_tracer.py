@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from faults.durability import violations
 from faults.forks import Forks
 from faults.tracer import Call
@@ -123,13 +124,19 @@ _PART, _VIEWS = "/home/serving/part.parquet", "/home/serving/klinehouse.duckdb"
         ([Call("mkdir", "/home/raw/new"), _SYNC_FOLDER], []),
         ([Call("write", "/home/raw/a")], ["the content of /home/raw/a is not durable at the end"]),
         (
-            [Call("rename", "/home/serving/.x", _PART), Call("rename", "/home/serving/.y", _VIEWS)]
-            + [Call("fsync", "/home/serving")],
+            [
+                Call("rename", "/home/serving/.x", _PART),
+                Call("rename", "/home/serving/.y", _VIEWS),
+                Call("fsync", "/home/serving"),
+            ],
             [f"the rename to klinehouse.duckdb comes before the name {_PART} is durable"],
         ),
         (
-            [Call("rename", "/home/serving/.y", _VIEWS), Call("write", "/home/warehouse/klinehouse.duckdb.wal")]
-            + [Call("fsync", "/home/serving")],
+            [
+                Call("rename", "/home/serving/.y", _VIEWS),
+                Call("write", "/home/warehouse/klinehouse.duckdb.wal"),
+                Call("fsync", "/home/serving"),
+            ],
             [f"write to klinehouse.duckdb.wal comes before the name {_VIEWS} is durable"],
         ),
     ],

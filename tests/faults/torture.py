@@ -3,8 +3,8 @@
 At each point the file system is shut down while the process stands still before the call, the process is killed, the
 file system is mounted anew, and what is there must be whole; then the step runs again and must end as if nothing had
 happened. A cut takes everything that was not made durable (`NOTHING_MORE`), or lets names and sizes reach the disk
-without the content (`JOURNAL`). After all points come points chosen by a seed with a second cut while the first is made
-up for. A run that ended before the cut was acknowledged: it must be there whole.
+without the content (`JOURNAL`). After all points come pairs: a second cut while the first is made up
+for. A run that ended before the cut was acknowledged: it must be there whole.
 
 Before all that, mutants without fsync must lose something here: if they do not, nothing is proven and it ends at once.
 """
@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 from faults.forks import Forks, forks
@@ -98,6 +98,7 @@ class Torture:
 
     def __init__(self, forks: Forks, disk: Disk) -> None:
         self._forks, self._disk = forks, disk
+        self._caught: Counter[str] = Counter()
         self.report = Report()
 
     def cut(self, scenario: Scenario, flag: str, points: tuple[int, ...], mutant: str | None = None) -> Result:
@@ -122,39 +123,41 @@ class Torture:
 
     def try_mutants(self, scenarios: dict[str, Scenario]) -> None:
         """Raises when a mutant that must lose something does not: then the cuts do not cut."""
+        scenario = scenarios["files that changed"]
         for name in MUST_LOSE:
-            losses, points = 0, 0
-            scenario = scenarios["files that changed"]
             for flag in FLAGS:
                 for point in count(1):
                     result = self.cut(scenario, flag, (point,), name)
-                    losses, points = losses + bool(result.problems), points + 1
-                    if result.ended:
+                    if result.problems or result.ended:
                         break
-            say(f"{self._disk.kind}: mutant '{name}': wrong at {losses} of {points} cuts")
-            if not losses:
+                found = result.problems[0] if result.problems else "nothing is lost"
+                say(f"{self._disk.kind}, {flag}: mutant '{name}', cut {point}: {found}")
+                self._caught.update([name] if result.problems else [])
+            if not self._caught[name]:
                 raise RuntimeError(f"The mutant '{name}' lost nothing on {self._disk.kind}: the power was not cut.")
 
     def everywhere(self, scenarios: dict[str, Scenario], states: int, until: float, seed: int) -> None:
-        """Every point once, then pairs of points, until there were so many states or it is so late."""
-        lengths: dict[str, int] = {}
-        for name, scenario in scenarios.items():
-            for flag in FLAGS:
-                for point in count(1):
-                    if time.monotonic() > until:
-                        return
-                    result = self._count(scenario, flag, (point,))
-                    if result.ended:
-                        lengths[name] = point
-                        break
-            say(f"{self._disk.kind}: {name}: {lengths[name]} points, {len(self.report.problems)} problems so far")
+        """Every point once, then pairs of points, in an order that a seed chooses; until there were so many states, or
+        until then."""
         choose = random.Random(seed)
-        while self.report.states.total() < states and time.monotonic() < until:
-            name = choose.choice(sorted(scenarios))
-            points = (choose.randint(1, lengths[name]), choose.randint(1, lengths[name]))
-            self._count(scenarios[name], choose.choice(sorted(FLAGS)), points)
+        # One point before each call, and one after the end.
+        lengths = {name: scenario.calls + 1 for name, scenario in scenarios.items()}
+        once = [(name, flag, (point,)) for name in scenarios for flag in FLAGS for point in range(1, lengths[name] + 1)]
+        choose.shuffle(once)
 
-    def _count(self, scenario: Scenario, flag: str, points: tuple[int, ...]) -> Result:
+        def pairs() -> Iterator[tuple[str, str, tuple[int, ...]]]:
+            while True:
+                name = choose.choice(sorted(scenarios))
+                first, second = (choose.randint(1, lengths[name]) for _ in range(2))
+                yield name, choose.choice(sorted(FLAGS)), (first, second)
+
+        say(f"{self._disk.kind}: {len(once)} single cuts, then pairs")
+        for name, flag, points in chain(once, pairs()):
+            if self.report.states.total() >= states or time.monotonic() > until:
+                return
+            self._count(scenarios[name], flag, points)
+
+    def _count(self, scenario: Scenario, flag: str, points: tuple[int, ...]) -> None:
         result = self.cut(scenario, flag, points)
         kind = "at the end" if result.ended else "twice" if len(points) > 1 else "once"
         self.report.states[f"{scenario.name}, cut {kind}"] += 1
@@ -162,7 +165,8 @@ class Torture:
         self.report.problems += [f"{where}: {problem}" for problem in result.problems]
         for problem in result.problems:
             say(f"{where}: {problem}")
-        return result
+        if self.report.states.total() % 100 == 0:
+            say(f"{self._disk.kind}: {self.report.states.total()} states, {len(self.report.problems)} problems")
 
 
 @contextmanager
