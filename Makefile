@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 DUCKDB1 := .venv-duckdb1/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check bench lock clean
+.PHONY: help setup demo up test check bench torture lock clean
 
 help: ## Show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -33,6 +33,9 @@ check: $(STAMP) ## Format, lint, types, import rule, SQL lint, Dagster definitio
 
 bench: $(STAMP) ## Measure, and write docs/benchmarks.md and the figures of docs/indicators
 	$(RUN)/python benchmarks/report.py
+
+torture: $(STAMP) ## Cut the power at every point (root; ext4 and XFS in loop images); `make torture MINUTES=15`
+	PYTHONPATH=tests $(RUN)/python -m faults.torture --states $(or $(STATES),8000) --minutes $(or $(MINUTES),1440)
 
 lock: $(UV) ## Resolve the dependencies anew
 	$(UV) pip compile pyproject.toml --extra dev --universal --generate-hashes --no-header --python-version 3.11 -o requirements.lock

@@ -43,7 +43,7 @@ def _of_the_disk(error: OSError) -> ConfigurationError:
     where = f"{error.filename}: " if error.filename else ""
     return ConfigurationError(
         f"{where}{error.strerror or error}.",
-        "Check KLINEHOUSE_HOME, its permissions and the space left; what has landed is kept. `klinehouse doctor` looks.",
+        "Check KLINEHOUSE_HOME, its permissions and the space left; what has landed is kept.",
     )
 
 

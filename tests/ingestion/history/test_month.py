@@ -802,14 +802,14 @@ def test_what_rest_refused_is_asked_for_next_time(host: ArchiveHost, exchange: P
     assert landing.opens() == hours_of(*ALL_OF_JULY)
 
 
-def test_an_unknown_symbol_is_a_problem_of_its_own_months(
+def test_a_symbol_that_rest_does_not_know_and_the_archive_does_not_have_is_said_to_be_unknown(
     host: ArchiveHost, exchange: Publisher, landing: Landing
 ) -> None:
     exchange.month()
     [unknown] = landing.months(JULY, series=Series("XYZUSDT", "1h"))
-    assert (unknown.outcome, unknown.rows) == (Outcome.INCOMPLETE, 0)
-    assert "knows no symbol XYZUSDT" in unknown.refused[0].reason
-    assert landing.july().outcome is Outcome.LANDED
+    assert (unknown.outcome, unknown.is_unknown, unknown.problems) == (Outcome.ABSENT, True, ())
+    july = landing.july()
+    assert (july.outcome, july.is_unknown) == (Outcome.LANDED, False)
 
 
 def test_a_disk_that_is_full_ends_the_run(

@@ -1,0 +1,133 @@
+"""Seeded mutants: mistakes against durability, put into the project's own code in a child process.
+
+A mutant is an edit of the source of one module, so that it says itself what is wrong with it, and an edit that fits no
+more fails. The fault tests are believed because they catch every one.
+"""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+from faults.paths import Step
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`old` becomes `new`, in the source of a module or (where `module` is empty) in the statements that dbt compiled.
+    It shows in the scenario `form`."""
+
+    form: str
+    module: str
+    old: str
+    new: str
+
+
+_RAW, _SERVING = "ingestion.raw_zone", "warehouse.serving"
+
+MUTANTS = {
+    "no fsync of a file": Mutant("first months", _RAW, "            os.fsync(file.fileno())\n", ""),
+    "no fsync of the folder of a name": Mutant("first months", _RAW, "        sync_folder(path.parent)\n", ""),
+    "no fsync of the folder of a new folder": Mutant(
+        "first months", _RAW, "        sync_folder(made.parent)\n", "        pass\n"
+    ),
+    "written under its final name": Mutant(
+        "files that changed",
+        _RAW,
+        "    _make_folder(path.parent)\n",
+        "    _make_folder(path.parent)\n    path.write_bytes(content)\n    return\n",
+    ),
+    "a refusal noted before the file is kept": Mutant(
+        "bad months",
+        _RAW,
+        """        self._write(path, content)
+        kept = {**note, "name": name, "bytes": len(content), "refused_at": datetime.now(UTC).isoformat()}
+        self._write(f"{path}.reason.json", json.dumps(kept, indent=1).encode())
+""",
+        """        kept = {**note, "name": name, "bytes": len(content), "refused_at": datetime.now(UTC).isoformat()}
+        self._write(f"{path}.reason.json", json.dumps(kept, indent=1).encode())
+        self._write(path, content)
+""",
+    ),
+    "differences kept twice": Mutant(
+        "files that changed",
+        _RAW,
+        'first.rename_columns([*keys, "found_at"]).select(DIFFERENCE_SCHEMA.names).sort_by("open_time")',
+        'every.sort_by("open_time")',
+    ),
+    "checksums not compared": Mutant(
+        "bad months",
+        "ingestion.binance.archive",
+        "    if checksum is None:\n",
+        "    return None\n    if checksum is None:\n",
+    ),
+    "an error swallowed": Mutant(
+        "a bad file in a running month",
+        "ingestion.history.month",
+        "        except BadArchiveFile as bad:\n",
+        "        except BadArchiveFile as bad:\n            return False\n",
+    ),
+    "delete and insert in two transactions": Mutant(
+        "a month built again", "", '    insert into "klinehouse"', '    commit; begin; insert into "klinehouse"'
+    ),
+    "noted as built before it is": Mutant(
+        "a month built again",
+        "faults.paths",
+        "            versions = raw_source.prepare(connection, zone, settings.interval, months)\n",
+        "            versions = raw_source.prepare(connection, zone, settings.interval, months)\n"
+        "            raw_source.note_built(connection, months, versions)\n",
+    ),
+    "the view file written in place": Mutant(
+        "months that changed",
+        _SERVING,
+        "        temporary.rename(target)\n",
+        "        target.write_bytes(temporary.read_bytes())\n",
+    ),
+    "notes forgotten before the swap": Mutant(
+        "months that changed",
+        _SERVING,
+        "        version = _swap_views(settings, files, environment)\n        _forget(connection, noted)\n",
+        "        _forget(connection, noted)\n        version = _swap_views(settings, files, environment)\n",
+    ),
+    "old files removed before the swap": Mutant(
+        "months that changed",
+        _SERVING,
+        "        version = _swap_views(settings, files, environment)\n",
+        "        _collect_garbage(settings, files)\n        version = _swap_views(settings, files, environment)\n",
+    ),
+}
+
+
+def applied(name: str, step: Step) -> Step:
+    """Put a mutant into this process, for good; returns the step to run."""
+    mutant = MUTANTS[name]
+    if not mutant.module:
+        statements = _edited(mutant, step.arguments["statements"])
+        return replace(step, arguments=step.arguments | {"statements": statements})
+    module = importlib.import_module(mutant.module)
+    assert module.__file__ is not None
+    mutated = ModuleType(mutant.module)
+    source = _edited(mutant, Path(module.__file__).read_text())
+    exec(compile(source, module.__file__, "exec"), mutated.__dict__)  # noqa: S102 - our own source
+    _transplant(vars(module), vars(mutated), mutant.module)
+    return step
+
+
+def _edited(mutant: Mutant, text: str) -> str:
+    if text.count(mutant.old) != 1:
+        raise ValueError(f"A mutant does not fit: {mutant.old!r} is {text.count(mutant.old)} times in {mutant.module}.")
+    return text.replace(mutant.old, mutant.new)
+
+
+def _transplant(into: Mapping[str, Any], source: Mapping[str, Any], module: str) -> None:
+    """Give the functions that others hold already the code of the mutated ones, those of classes too."""
+    for name, thing in into.items():
+        other = source.get(name)
+        if getattr(thing, "__module__", None) != module:
+            continue
+        if isinstance(thing, FunctionType) and isinstance(other, FunctionType):
+            thing.__code__ = other.__code__
+        elif isinstance(thing, type) and isinstance(other, type):
+            _transplant(vars(thing), vars(other), module)

@@ -1,0 +1,36 @@
+"""The end of a build, and publishing, killed before every call that changes files."""
+
+from pathlib import Path
+
+import pytest
+
+from faults.durability import violations
+from faults.forks import Forks
+from faults.kills import kill_everywhere
+from faults.scenarios import Scenario, buildings, prepare_warehouse, publishings
+
+FORMS = ["a month built again", "first publish", "months that changed"]
+
+
+@pytest.fixture(scope="module")
+def scenarios(forks: Forks, folder: Path) -> dict[str, Scenario]:
+    arguments = prepare_warehouse(folder / "home", folder)
+    found = [*buildings(forks, folder, folder / "home", arguments), *publishings(forks, folder, folder / "home")]
+    return {scenario.name: scenario for scenario in found}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_kill_anywhere_loses_doubles_and_tears_nothing(
+    forks: Forks, scenarios: dict[str, Scenario], form: str
+) -> None:
+    report = kill_everywhere(forks, scenarios[form])
+    assert report.problems == []
+    assert report.points >= scenarios[form].calls
+    assert report.kills.keys() >= {"open", "write", "fdatasync", "pwrite64", "unlink"}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_is_acknowledged_has_been_made_durable(forks: Forks, scenarios: dict[str, Scenario], form: str) -> None:
+    scenario = scenarios[form]
+    scenario.restore()
+    assert violations(forks.run(scenario.step).calls, Path(scenario.step.home)) == []

@@ -1,0 +1,51 @@
+"""Landing, killed before every call that changes files."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from faults.durability import violations
+from faults.forks import Forks
+from faults.kills import kill_everywhere
+from faults.scenarios import Scenario, landings
+
+FORMS = [
+    "first months",
+    "a bad file in a running month",
+    "a month over its days",
+    "files that changed",
+    "bad months",
+]
+
+
+@pytest.fixture(scope="module")
+def scenarios(forks: Forks, folder: Path) -> Iterator[dict[str, Scenario]]:
+    with landings(forks, folder, folder / "home") as found:
+        yield {scenario.name: scenario for scenario in found}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_kill_anywhere_loses_doubles_and_tears_nothing(
+    forks: Forks, scenarios: dict[str, Scenario], form: str
+) -> None:
+    report = kill_everywhere(forks, scenarios[form])
+    assert report.problems == []
+    assert report.points >= scenarios[form].calls
+    assert report.kills.keys() >= {"open", "write", "fsync", "rename"}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_is_acknowledged_has_been_made_durable(forks: Forks, scenarios: dict[str, Scenario], form: str) -> None:
+    scenario = scenarios[form]
+    scenario.restore()
+    assert violations(forks.run(scenario.step).calls, Path(scenario.step.home)) == []
+
+
+def test_the_forms_reach_every_kind_of_file(scenarios: dict[str, Scenario]) -> None:
+    """Environment, first bars, history, differences, quarantine put there and released."""
+    after = [scenario.after for scenario in scenarios.values()]
+    folders = {name.split("/")[1 if name.startswith("klines") else 0] for state in after for name in state}
+    assert folders == {"environment.json", "first_bars", "history", "differences", "quarantine"}
+    released = [scenario.before.keys() - scenario.after.keys() for scenario in scenarios.values()]
+    assert any(released)
