@@ -6,11 +6,11 @@ six years by one more day on one year (median of three each). `backfill_wall_s` 
 `klinehouse backfill` on an empty home, landing included.
 
 `indicators_vs_pandas` is the time of the indicators alone by the time of the usual pandas code, in this run, on the
-same bars of the base interval. Both hold symbol, interval, open_time and close in memory, in order, and end with those
-and the eight indicators in a new table. SQL: the project's own macro as dbt compiles it, two threads; it puts the bars
-in order itself. pandas: by series `ewm` and `rolling`, put together; it is spared the sorting. The best of three each
-(`indicators_s, pandas_s`), because the first run of either pays for memory. `pandas_math_s` is the part of `pandas_s`
-in `ewm`, `rolling` and arithmetic, without splitting the bars into series and putting the results together.
+same bars of the base interval. Both hold symbol, interval, open_time and close in memory, put them in order, and end
+with those columns and the eight indicators in a new table. SQL: the project's own macro as dbt compiles it, two
+threads. pandas: `sort_values`, by series `ewm` and `rolling`, put together. The best of three each (`indicators_s,
+pandas_s`), because the first run of either pays for memory. Of `pandas_s`, `pandas_math_s` is `ewm`, `rolling` and
+arithmetic; the rest is sorting, splitting into series and putting together.
 """
 
 import argparse
@@ -125,9 +125,10 @@ def _best(run: Callable[[], object]) -> float:
 
 
 def by_series(bars: pd.DataFrame) -> pd.DataFrame:
-    """The usual code over bars in order, series by series, beside the columns that they came with."""
-    groups = bars.groupby(["symbol", "interval"], sort=False)
-    return bars.join(pd.concat([usual_pandas(group["close"]) for _, group in groups]))
+    """The usual code, series by series in order of time, beside the columns that the bars came with."""
+    ordered = bars.sort_values(["symbol", "interval", "open_time"], ignore_index=True)
+    groups = ordered.groupby(["symbol", "interval"], sort=False)
+    return ordered.join(pd.concat([usual_pandas(group["close"]) for _, group in groups]))
 
 
 def usual_pandas(close: "pd.Series[float]") -> pd.DataFrame:
