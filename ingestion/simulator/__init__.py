@@ -1,4 +1,4 @@
-"""A simulated exchange on loopback: one truth (`market`) behind the faces of the real one (`archive` so far).
+"""A simulated exchange on loopback: one truth (`market`) behind two faces of the real one, `archive` and `rest`.
 
 What it serves is marked in every answer, so that a raw zone fed by it knows.
 """

@@ -161,6 +161,27 @@ def test_another_process_gives_the_same_bytes(files: Files) -> None:
     assert process.stdout.decode().strip() == hashlib.sha256(files(path)).hexdigest()
 
 
+@pytest.mark.parametrize(
+    ("path", "begins"),
+    [
+        (monthly("2024-07"), "1719792000000,36862.04000000,37037.93000000,36688.93000000,36989.94000000,28.36055000"),
+        (monthly("2020-08", "5m", "SOLUSDT"), "1597125600000,6.96940000,6.98350000,6.96870000,6.98180000,129.59160000"),
+        (
+            daily("2025-03-05", "1d", "ETHUSDT"),
+            "1741132800000000,1855.04000000,1877.81000000,1755.66000000,1776.95000000",
+        ),
+    ],
+)
+def test_seed_1_is_the_market_that_it_has_always_been(files: Files, path: str, begins: str) -> None:
+    assert text_of(files, path).startswith(f"{begins},")
+
+
+def test_a_week_that_reaches_into_the_next_month_is_there_when_it_is_over(market: Market) -> None:
+    path, end = monthly("2024-07", "1w"), datetime(2024, 8, 5, tzinfo=UTC)
+    assert market_files(market, lambda: end - timedelta(microseconds=1))(path) is None
+    assert len(rows_of(market_files(market, lambda: end), path)) == 5
+
+
 # --- when a file is there --------------------------------------------------------------------------------------
 
 

@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from starlette.testclient import TestClient
 
 from ingestion.binance.exchange import Exchange
 from ingestion.errors import ConfigurationError
@@ -151,3 +155,44 @@ def test_another_simulation_does_not_mix_with_it(zone: RawZone, tmp_path: Path) 
 def test_check_names_the_simulation(address: str) -> None:
     with Exchange(load_settings(archive_url=address)) as exchange:
         assert exchange.archive.check() == "seed 1"
+
+
+# --- from the command line -------------------------------------------------------------------------------------
+
+KLINEHOUSE = str(Path(sys.executable).with_name("klinehouse"))
+
+
+def test_the_command_takes_faults_outages_and_a_clock_that_stands_still() -> None:
+    options = ["--now", "2023-03-24T13:00", "--outage", "2023-03-24T12:40/2023-03-24T14:00"]
+    options += ["--fault", "blocked=451", "--fault", "latency=0"]
+    command = [KLINEHOUSE, "simulate", "--port", "0", "--json", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            url = json.loads(server.stdout.readline())["url"]
+            refused = request(url, "/api/v3/time")
+            counted = request(url, "/simulator/fired")
+        finally:
+            server.terminate()
+            server.wait(timeout=20)
+    assert refused[0] == 451
+    assert refused[1]["x-klinehouse-simulated"].startswith("seed 1, halted 2023-03-24T12:40:00/")
+    assert json.loads(counted[2])["fired"]["blocked"] == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--fault", "lag=1", "latency, errors"),
+        ("--outage", "now", "is not an outage"),
+        ("--now", "x", "not a time"),
+    ],
+)
+def test_the_command_refuses_what_it_does_not_know(option: str, value: str, says: str) -> None:
+    done = subprocess.run([KLINEHOUSE, "simulate", option, value], capture_output=True, text=True)
+    assert (done.returncode, says in done.stderr) == (2, True)
+
+
+def test_a_clock_may_go_on() -> None:
+    begin = datetime.now(UTC)
+    served = json.loads(TestClient(build_app()).get("/api/v3/time").content)["serverTime"]
+    assert int(begin.timestamp() * 1000) <= served <= int(datetime.now(UTC).timestamp() * 1000)

@@ -22,7 +22,6 @@ NAME = PATH.rsplit("/", 1)[-1]
 OTHER = path_of("BTCUSDT", "1d", "2024-08")
 DAILY = path_of("BTCUSDT", "1h", "2024-07-09")
 KLINES = "/api/v3/klines?symbol=BTCUSDT&interval=1h&limit=1"
-MONTHS = [f"{year}-{month:02d}" for year in (2021, 2022, 2023, 2024) for month in range(1, 13)]
 
 
 def fired(exchange: Exchange) -> dict[str, int]:
@@ -107,7 +106,7 @@ def test_the_same_attempts_fail_in_every_run_of_a_seed(exchange: Any) -> None:
 
 def test_an_address_is_answered_in_the_end(exchange: Any) -> None:
     at = exchange(faults=Faults(errors=0.5))
-    assert all(200 in answers(at, path_of("BTCUSDT", "1d", month), 30) for month in MONTHS[:3])
+    assert all(200 in answers(at, path_of("BTCUSDT", "1d", month), 30) for month in ("2021-01", "2021-02"))
 
 
 # --- files -----------------------------------------------------------------------------------------------------
@@ -180,14 +179,15 @@ def test_a_late_month_appears_later(exchange: Any, days: float, status: int) -> 
     assert at.get(path_of("BTCUSDT", "1h", "2025-06-14")).status_code == 200
 
 
-def test_a_share_of_files_is_about_that_share_and_the_same_in_every_run(exchange: Any) -> None:
-    def missing(seed: int) -> list[str]:
-        at = exchange(faults=Faults(missing_monthly=0.3), seed=seed)
-        return [month for month in MONTHS if at.get(path_of("BTCUSDT", "1mo", month)).status_code == 404]
+def test_a_share_of_files_is_about_that_share_and_the_same_in_every_run() -> None:
+    def struck(seed: int, share: float = 0.3) -> list[int]:
+        trouble = Trouble(Faults(truncated_zip=share), seed)
+        return [number for number in range(1000) if trouble.strikes("truncated_zip", f"BTCUSDT-1d-{number}.zip")]
 
-    runs = [missing(seed) for seed in (1, 1, 2)]
-    assert runs[0] == runs[1] != runs[2]
-    assert 5 <= len(runs[0]) <= 25
+    assert struck(1) == struck(1) != struck(2)
+    assert len(struck(1)) == pytest.approx(300, abs=50)
+    assert set(struck(1, 0.1)) < set(struck(1, 0.3))
+    assert (struck(1, 0.0), struck(1, 1.0)) == ([], list(range(1000)))
 
 
 # --- an archive that differs from REST -------------------------------------------------------------------------
