@@ -27,7 +27,7 @@ def holes(open_times: npt.NDArray[np.int64], window: Window, length: int) -> lis
     first, last = -(-start // length), (end - 1) // length  # the places whose bars open in the window
     if last < first:
         return []
-    places = np.unique(open_times[(open_times >= start) & (open_times < end)] // length)
+    places = open_times[(open_times >= start) & (open_times < end)] // length
     bounds = np.concatenate(([first - 1], places, [last + 1]))
     gaps = np.flatnonzero(np.diff(bounds) > 1)
     return [Window(instant(int(bounds[i] + 1) * length), instant(int(bounds[i + 1]) * length)) for i in gaps]

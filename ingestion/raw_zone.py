@@ -307,10 +307,13 @@ class RawZone:
 
     def release(self, series: Series, period: str) -> None:
         """Drop what is in quarantine for a month (`2024-07`, its days too) or a day, because it has landed since."""
-        interval = series.interval.replace("M", "mo")
-        for path in self._glob(f"quarantine/{glob.escape(series.symbol)}-{interval}-{period}*"):
-            with suppress(FileNotFoundError):  # another process landed the same
-                self._fs.rm_file(path)
+        prefix = f"{series.symbol}-{series.interval.replace('M', 'mo')}-{period}"
+        # Listed, not globbed: fsspec compiles every pattern anew, and this is done for every landed file.
+        with suppress(FileNotFoundError):
+            for path in self._fs.ls(f"{self._root}/quarantine", detail=False):
+                if path.rsplit("/", 1)[-1].startswith(prefix):
+                    with suppress(FileNotFoundError):  # another process landed the same
+                        self._fs.rm_file(path)
 
     # --- environment -------------------------------------------------------------------------------------------
 
