@@ -72,7 +72,10 @@ def gaps(
     if json:
         print_json([dict(zip(result.columns, row, strict=True)) for row in result.rows])
         return
-    print_table(f"{len(result.rows)} gaps", result.columns, result.rows)
+    if result.rows:
+        print_table(f"{len(result.rows)} gaps", result.columns, result.rows)
+    else:
+        out.print("No gaps.")
 
 
 @app.command(epilog=examples("klinehouse heal", "klinehouse heal --symbols BTCUSDT --max-wait 600"))
