@@ -79,6 +79,13 @@ def broken(scenario: Scenario, seen: State) -> list[str]:
     return wrong + [f"{name} is gone" for name in sorted(lost)]
 
 
+def missing(scenario: Scenario, seen: State) -> list[str]:
+    """What is not visible as it is after, though the run had ended."""
+    wanted = {name: digest for name, digest in scenario.after.items() if name not in scenario.only_settled}
+    names = sorted(seen.keys() | wanted.keys())
+    return [f"{name} had been acknowledged" for name in names if seen.get(name) != wanted.get(name)]
+
+
 def unfinished(forks: Forks, scenario: Scenario, mutant: str | None) -> list[str]:
     """Run the step again, undisturbed; what is then not as in a home that was never disturbed."""
     failure = forks.run(scenario.step, mutant=mutant).failure
