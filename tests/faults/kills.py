@@ -54,12 +54,12 @@ def kill_at(forks: Forks, scenario: Scenario, point: int, mutant: str | None = N
 
 
 def first_problem(forks: Forks, scenario: Scenario, mutant: str | None) -> str | None:
-    """What shows that a mutant is one: the order of its calls, the end of an undisturbed run, or a kill, the latest
-    first; None when nothing does."""
+    """What shows that a mutant is one: an undisturbed run that fails, the order of its calls, its end, or a kill, the
+    latest first; None when nothing does."""
     scenario.restore()
     run = forks.run(scenario.step, mutant=mutant)
-    assert run.failure is None, run.failure
-    found = violations(run.calls, Path(scenario.step.home)) + differing(forks, scenario)
+    found = [run.failure] if run.failure else []
+    found += violations(run.calls, Path(scenario.step.home)) + differing(forks, scenario)
     for point in range(len(run.calls), 0, -1):
         if found:
             break
@@ -77,6 +77,13 @@ def broken(scenario: Scenario, seen: State) -> list[str]:
     ]
     lost = (before.keys() & after.keys()) - seen.keys() - scenario.only_settled
     return wrong + [f"{name} is gone" for name in sorted(lost)]
+
+
+def missing(scenario: Scenario, seen: State) -> list[str]:
+    """What is not visible as it is after, though the run had ended."""
+    wanted = {name: digest for name, digest in scenario.after.items() if name not in scenario.only_settled}
+    names = sorted(seen.keys() | wanted.keys())
+    return [f"{name} had been acknowledged" for name in names if seen.get(name) != wanted.get(name)]
 
 
 def unfinished(forks: Forks, scenario: Scenario, mutant: str | None) -> list[str]:
