@@ -36,11 +36,7 @@ _MARCH = Month(2024, 3)
 class Scenario:
     """A step, the home before it (kept in `snapshot`), and what an undisturbed run makes of that home.
 
-<<<<<<< HEAD
     `calls` is how many calls that change files that run makes; `only_settled` names the things that nobody sees while
-=======
-    `calls` is how many calls that change files that run makes, `only_settled` names the things that nobody sees while
->>>>>>> faults
     it runs.
     """
 
