@@ -12,11 +12,12 @@ threads. pandas: `sort_values`, by series `ewm` and `rolling`, put together. The
 pandas_s`), because the first run of either pays for memory. Of `pandas_s`, `pandas_math_s` is `ewm`, `rolling` and
 arithmetic; the rest is sorting, splitting into series and putting together.
 
-What bounds it: the indicators, one thread of streaming windows after one sort, and writing the result; the whole build,
-dbt's imports, the model and publishing; one more day, dbt's Python alone; the backfill, landing and build. Tried for the
-indicators: a window per average (a sort each, many times slower), blocked sums with partitioned windows, two parallel
-branches (faster alone, the model slower), flags instead of CASE (no gain). For the rest: dbt in Dagster's own process
-instead of a new one (saves its start, its version check and parsing, each run), the project parsed once for all homes.
+What bounds it: the indicators, one thread of streaming windows after one sort, and writing the result; the whole
+build, dbt's imports, the model and publishing; one more day, dbt's Python alone; the backfill, landing and build. Tried
+for the indicators: a window per average (a sort each, many times slower), blocked sums with partitioned windows, two
+parallel branches (faster alone, the model slower), flags instead of CASE (no gain). For the rest: dbt in Dagster's own
+process instead of a new one (saves its start, its version check and parsing, each run), the project parsed once for
+all homes.
 """
 
 import argparse

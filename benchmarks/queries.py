@@ -6,9 +6,9 @@ highest high, volume and mean close per symbol over all 5m bars. `open_ms`: open
 newest close of one daily series. `sandboxed_month_ms` is the first question through `warehouse.serving.reading`, which
 `klinehouse query` uses: opening included, and each path checked against what it may read.
 
-What bounds it: a month, planning (each path of the view is looked up) and opening footers; an aggregate, decoding. Tried:
-one branch of the view per year, so that other years are pruned while planning; lz4 instead of zstd (files 6 % larger,
-and a third less to read); statistics only where they prune.
+What bounds it: a month, planning (each path of the view is looked up) and opening footers; an aggregate, decoding.
+Tried: one branch of the view per year, so that other years are pruned while planning; lz4 instead of zstd (files 6 %
+larger, and a third less to read); statistics only where they prune.
 """
 
 import argparse
