@@ -54,12 +54,12 @@ def kill_at(forks: Forks, scenario: Scenario, point: int, mutant: str | None = N
 
 
 def first_problem(forks: Forks, scenario: Scenario, mutant: str | None) -> str | None:
-    """What shows that a mutant is one: the order of its calls, the end of an undisturbed run, or a kill, the latest
-    first; None when nothing does."""
+    """What shows that a mutant is one: an undisturbed run that fails, the order of its calls, its end, or a kill, the
+    latest first; None when nothing does."""
     scenario.restore()
     run = forks.run(scenario.step, mutant=mutant)
-    assert run.failure is None, run.failure
-    found = violations(run.calls, Path(scenario.step.home)) + differing(forks, scenario)
+    found = [run.failure] if run.failure else []
+    found += violations(run.calls, Path(scenario.step.home)) + differing(forks, scenario)
     for point in range(len(run.calls), 0, -1):
         if found:
             break

