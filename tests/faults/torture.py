@@ -3,8 +3,8 @@
 At each point the file system is shut down while the process stands still before the call, the process is killed, the
 file system is mounted anew, and what is there must be whole; then the step runs again and must end as if nothing had
 happened. A cut takes everything that was not made durable (`NOTHING_MORE`), or lets names and sizes reach the disk
-without the content (`JOURNAL`). After all points come pairs: a second cut while the first is made up
-for. A run that ended before the cut was acknowledged: it must be there whole.
+without the content (`JOURNAL`). After all points come pairs: a second cut while the first is made up for. A run that
+ended before the cut was acknowledged: it must be there whole.
 
 Before all that, mutants without fsync must lose something here: if they do not, nothing is proven and it ends at once.
 """
