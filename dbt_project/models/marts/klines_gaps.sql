@@ -11,7 +11,7 @@ with labelled as (
     from {{ ref('int_klines_gaps') }} as gaps
     inner join {{ ref('exchange_outages') }} as outages
         on
-            (outages.scope = 'exchange' or outages.scope = gaps.symbol)
+            (outages.scope = 'exchange' or gaps.symbol = outages.scope)
             and gaps.first_missing_open_time < outages.resumed_at
             and gaps.resumed_at > outages.halted_at
     group by gaps.symbol, gaps.resumed_at
