@@ -20,8 +20,9 @@ demo: $(STAMP) ## Six years of three symbols from the simulated exchange, built 
 up: $(STAMP) ## Open the Dagster UI; `make up HOUSE=.klinehouse-demo` opens the demo's
 	$(if $(HOUSE),KLINEHOUSE_HOME=$(HOUSE)) $(RUN)/klinehouse up
 
+# Files go to the workers in order: by default those with few tests, which are long ones, would come last.
 test: $(STAMP) $(DUCKDB1) ## Run all tests
-	KLINEHOUSE_TEST_DUCKDB1=$(CURDIR)/$(DUCKDB1) $(RUN)/pytest -n auto --dist loadfile $(TESTS)
+	KLINEHOUSE_TEST_DUCKDB1=$(CURDIR)/$(DUCKDB1) $(RUN)/pytest -n auto --dist loadfile --no-loadscope-reorder --durations 12 $(TESTS)
 
 check: $(STAMP) ## Format, lint, types, import rule, SQL lint, Dagster definitions
 	$(RUN)/ruff format --check .

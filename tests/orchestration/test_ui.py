@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -71,6 +72,15 @@ class Ui:
             return json.loads(response.read())["data"]
 
 
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End it as Ctrl-C would; where SIGINT is ignored (a job in the background) its children do not hear of that."""
+    process.terminate()
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 @pytest.fixture(scope="module")
 def ui(backfilled: Backfilled) -> Iterator[Ui]:
     with socket.socket() as probe:
@@ -100,7 +110,7 @@ def ui(backfilled: Backfilled) -> Iterator[Ui]:
             wait_for("the UI", lambda: found.ask(loaded, {})["repositoriesOrError"].get("nodes"))
             yield found
         finally:
-            process.terminate()
+            _stop(process)
 
 
 @pytest.fixture(scope="module")

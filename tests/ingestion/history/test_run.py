@@ -200,7 +200,8 @@ def test_a_ban_is_waited_out_and_nobody_asks_meanwhile(run: Run) -> None:
     results = run.land(series)
     run.assert_true((series,))
     assert run.told("fired")["fired"]["ban"] > 0
-    assert run.told("requests").get("while_banned", 0) <= 3, "only those that were on their way"
+    # Only those that were on their way when the ban came: at most one of each worker.
+    assert run.told("requests").get("while_banned", 0) < run.settings.download_workers
     assert run.log()["traffic"]["waited_s"] > 0
     raise_for(results)
 
