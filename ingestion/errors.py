@@ -51,3 +51,10 @@ class WarehouseBusy(KlinehouseError):
 
     exit_code = 6
     kind = "warehouse_busy"
+
+
+class BusUnavailable(KlinehouseError):
+    """The message bus cannot be reached, or is not set up."""
+
+    exit_code = 7
+    kind = "bus_unavailable"
