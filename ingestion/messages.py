@@ -17,9 +17,9 @@ from typing import Any
 from ingestion.bus.port import Message
 from ingestion.errors import KlinehouseError, UsageError
 from ingestion.klines import DECIMAL_COLUMNS, Series
+from ingestion.provenance import REST, STREAM
 
 SCHEMA_VERSION = 1
-SOURCES = ("stream", "rest")
 # Far above any message of a kline (450 bytes); what is larger is none.
 MAX_BYTES = 8192
 
@@ -108,8 +108,8 @@ def _check(fields: Mapping[str, Any]) -> None:
             raise _refused(f"{name} is {fields[name]}, which are no microseconds since 1970")
     if not 0 <= fields["trades"] < 2**63:
         raise _refused(f"trades is {_shown(fields['trades'])}")
-    if fields["source"] not in SOURCES:
-        raise _refused(f"source is {_shown(fields['source'])}, not one of {', '.join(SOURCES)}")
+    if fields["source"] not in (STREAM, REST):
+        raise _refused(f"source is {_shown(fields['source'])}, neither {STREAM} nor {REST}")
     try:
         Series(fields["symbol"], fields["interval"])
     except (UsageError, TypeError) as error:

@@ -7,6 +7,13 @@ from datetime import datetime
 
 from ingestion.grid import Window
 
+MONTHLY = "archive_monthly"
+DAILY = "archive_daily"
+REST = "rest"
+STREAM = "stream"
+# The kinds of sources, the most trusted first.
+SOURCES = (MONTHLY, DAILY, REST, STREAM)
+
 
 @dataclass(frozen=True)
 class SourceFile:

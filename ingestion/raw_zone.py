@@ -133,11 +133,12 @@ class RawZone:
 
     def read_landed(self, series: Series, month: Month) -> tuple[pa.Table, Provenance] | None:
         """Rows and origin of one landed month, of one and the same version of its file; None when it has not landed."""
+        path = self._history_path(series, month)
         try:
-            with self._fs.open(self._history_path(series, month), "rb") as file:
+            with self._fs.open(path, "rb") as file:
                 parquet = pq.ParquetFile(file)
                 rows = parquet.read().cast(KLINE_SCHEMA)
-                return rows, Provenance.from_json(parquet.metadata.metadata[_METADATA_KEY])
+                return rows, _origin(parquet.metadata.metadata, path)
         except FileNotFoundError:
             return None
 
@@ -147,12 +148,13 @@ class RawZone:
 
     def provenance(self, series: Series, month: Month) -> Provenance | None:
         """Where a month came from; None when it has not landed."""
+        path = self._history_path(series, month)
         try:
-            with self._fs.open(self._history_path(series, month), "rb") as file:
+            with self._fs.open(path, "rb") as file:
                 metadata = pq.read_schema(file).metadata
         except FileNotFoundError:
             return None
-        return Provenance.from_json(metadata[_METADATA_KEY])
+        return _origin(metadata, path)
 
     def describe(self, file: HistoryFile) -> LandedMonth:
         """Provenance, size and extent of one landed file."""
@@ -163,7 +165,7 @@ class RawZone:
             groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
             opens, closes = (KLINE_SCHEMA.get_field_index(name) for name in ("open_time", "close_time"))
             return LandedMonth(
-                Provenance.from_json(metadata.metadata[_METADATA_KEY]),
+                _origin(metadata.metadata, path),
                 int(self._fs.size(path)),
                 min((group.column(opens).statistics.min for group in groups if group.num_rows), default=None),
                 max((group.column(closes).statistics.max for group in groups if group.num_rows), default=None),
@@ -190,10 +192,6 @@ class RawZone:
                     address = path if self._local else self._fs.unstrip_protocol(path)
                     found.append(HistoryFile(series, month, address, _version(details)))
         return sorted(found)
-
-    def month_file(self, series: Series, month: Month) -> HistoryFile | None:
-        """One landed month; None when it has not landed."""
-        return next(iter(self.history_files(series.interval, [series.symbol], [month])), None)
 
     def series(self) -> list[Series]:
         """The series that have landed."""
@@ -356,6 +354,16 @@ class RawZone:
             write_durably(Path(path), content, keep_existing=keep_existing)
         else:
             self._fs.pipe_file(path, bytes(content), mode="create" if keep_existing else "overwrite")
+
+
+def _origin(metadata: Mapping[bytes, bytes] | None, path: str) -> Provenance:
+    try:
+        return Provenance.from_json((metadata or {})[_METADATA_KEY])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"{path} does not say where its rows came from, or an earlier version of Klinehouse wrote it.",
+            "Delete it; `klinehouse land` lands that month again.",
+        ) from error
 
 
 def _version(details: Mapping[str, Any]) -> str:

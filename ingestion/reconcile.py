@@ -9,13 +9,12 @@ import pyarrow.compute as pc
 
 from ingestion.grid import Window, instant, micros
 from ingestion.klines import KLINE_SCHEMA
+from ingestion.provenance import REST, SOURCES, STREAM
 from ingestion.raw_zone import DIFFERENCE_SCHEMA
 from ingestion.row_rules import index_array, integers
 
 _KEY = ("symbol", "interval", "open_time")
 _FIELDS = [name for name in KLINE_SCHEMA.names if name not in (*_KEY, "source", "ingested_at")]
-# The lower, the more trusted.
-TRUST = {"archive_monthly": 0, "archive_daily": 1, "rest": 2, "stream": 3}
 
 
 def differences(
@@ -26,7 +25,7 @@ def differences(
     Both tables are rows of one series in the schema of the raw zone, one per open time. The result is in
     DIFFERENCE_SCHEMA: the more trusted source is the one that is kept, `new` when the two are trusted alike.
     """
-    new_wins = TRUST[new_source] <= TRUST[known_source]
+    new_wins = SOURCES.index(new_source) <= SOURCES.index(known_source)
     kept, other = (new, known) if new_wins else (known, new)
     kept_source, other_source = (new_source, known_source) if new_wins else (known_source, new_source)
     kept, other = (_inside(table, list(windows)) for table in (kept, other))
@@ -35,7 +34,7 @@ def differences(
     kept_alone = kept.take(index_array(np.flatnonzero(~np.isin(opens, other_opens))))
     other_alone = other.take(index_array(np.flatnonzero(~np.isin(other_opens, opens))))
     # A bar that only the less trusted source has is kept, unless a later archive file took back an earlier one's.
-    survives = not new_wins or other_source in ("rest", "stream")
+    survives = not new_wins or other_source in (REST, STREAM)
     return _table(
         [
             *_changed(kept.take(index_array(left)), other.take(index_array(right))),

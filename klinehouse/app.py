@@ -7,7 +7,7 @@ import typer
 
 from ingestion.errors import UsageError
 from ingestion.klines import Month, months_between
-from ingestion.settings import Settings
+from ingestion.settings import Settings, load_settings
 from klinehouse import logs
 from klinehouse.output import banner
 
@@ -39,6 +39,13 @@ LogFormat = Annotated[
 
 def examples(*lines: str) -> str:
     return "Examples:\n\n" + "\n\n".join(f"  {line}" for line in lines)
+
+
+def history_settings(
+    symbols: str | None, interval: str | None, start: str | None, max_wait: float | None = None
+) -> Settings:
+    """The settings with the options that commands about history share."""
+    return load_settings(symbols=symbols, interval=interval, start=day(start, "--start"), max_wait=max_wait)
 
 
 def months_until(settings: Settings, end: str | None) -> list[Month]:

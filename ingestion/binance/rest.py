@@ -17,10 +17,11 @@ from typing import Any
 from ingestion.binance.http import Answer, Http, TooLarge
 from ingestion.binance.wire import MalformedKlines, ParsedKlines, parse_rest_klines
 from ingestion.errors import ExchangeRefused
+from ingestion.grid import instant, micros
 from ingestion.klines import Series
+from ingestion.provenance import REST
 
 MARKET_DATA_HOST = "https://data-api.binance.vision"
-REST = "rest"
 
 _PAGE = 1000
 _KLINES_WEIGHT = 2
@@ -97,7 +98,7 @@ class Rest:
         self.base, self._http, self._budget = base, http, budget
         self.simulation: str | None = None
 
-    def klines(self, series: Series, start: datetime, end: datetime, source: str = REST) -> RestKlines:
+    def klines(self, series: Series, start: datetime, end: datetime) -> RestKlines:
         """The closed bars that open in `[start, end)`, paged without overlap.
 
         A bar is closed when the exchange's clock has passed its close time; the open one is never returned.
@@ -111,7 +112,7 @@ class Rest:
         fields = self._page_fields(series, start, end)
         fetched_at = datetime.now(UTC)
         try:
-            parsed = parse_rest_klines(rows, series, (start, end), source, fetched_at, self.now) if rows else None
+            parsed = parse_rest_klines(rows, series, (start, end), REST, fetched_at, self.now) if rows else None
         except MalformedKlines as error:
             url = self._url("klines", fields)
             raise MalformedAnswer(f"{url} answered with something else than klines: {error}.", _REPORT) from error
@@ -161,8 +162,8 @@ class Rest:
         return {
             "symbol": series.symbol,
             "interval": series.interval,
-            "startTime": str(_millis(start)),
-            "endTime": str(_millis(end) - 1),
+            "startTime": str(micros(start) // 1000),
+            "endTime": str(micros(end) // 1000 - 1),
             "limit": str(_PAGE),
         }
 
@@ -221,16 +222,9 @@ def _rows(answer: Answer) -> list[Any]:
     return rows
 
 
-def _millis(instant: datetime) -> int:
-    return (instant - _EPOCH) // _MILLISECOND
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
 def _instant(millis: object) -> datetime:
     if not isinstance(millis, int) or isinstance(millis, bool) or not 0 <= millis < 10**14:
         raise MalformedAnswer(
             f"The exchange answered with the time {str(millis)[:60]!r}, which is not in milliseconds.", _REPORT
         )
-    return _EPOCH + millis * _MILLISECOND
+    return instant(millis * 1000)

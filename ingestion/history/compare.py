@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 from ingestion.binance.exchange import Exchange
 from ingestion.binance.wire import nothing_parsed
 from ingestion.grid import Window
-from ingestion.history.plan import REST
 from ingestion.history.sources import Sources
 from ingestion.klines import Month, Series
+from ingestion.provenance import REST
 from ingestion.raw_zone import DIFFERENCE_SCHEMA, RawZone
 from ingestion.reconcile import differences
 from ingestion.settings import Settings

@@ -9,10 +9,10 @@ import pyarrow.compute as pc
 
 from ingestion.binance.wire import ParsedKlines
 from ingestion.grid import Window, micros
-from ingestion.history.plan import REST, find_holes
+from ingestion.history.plan import find_holes
 from ingestion.klines import Series, grid_micros, no_klines
-from ingestion.provenance import Provenance, SourceFile
-from ingestion.reconcile import TRUST, conflicts, differences
+from ingestion.provenance import REST, SOURCES, Provenance, SourceFile
+from ingestion.reconcile import conflicts, differences
 from ingestion.row_rules import Ints, Mask, index_array, integers
 
 
@@ -60,9 +60,13 @@ class Draft:
         """Which rows make place for those of `file`, which open at `opens`."""
         if file.source == REST:
             return np.zeros(self.rows.num_rows, bool)
-        trust = np.array([TRUST[source] for source in self.rows["source"].to_pylist()], np.int64)
-        of_archive = _inside(self.open_times, file.window) & (trust < TRUST[REST]) & (trust >= TRUST[file.source])
-        of_rest = (trust >= TRUST[REST]) & np.isin(self.open_times, opens)
+        trust = np.array([SOURCES.index(source) for source in self.rows["source"].to_pylist()], np.int64)
+        of_archive = (
+            _inside(self.open_times, file.window)
+            & (trust < SOURCES.index(REST))
+            & (trust >= SOURCES.index(file.source))
+        )
+        of_rest = (trust >= SOURCES.index(REST)) & np.isin(self.open_times, opens)
         yields: Mask = of_archive | of_rest
         return yields
 

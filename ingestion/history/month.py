@@ -19,10 +19,7 @@ from ingestion.errors import ExchangeRefused
 from ingestion.grid import Window, without
 from ingestion.history.draft import Draft
 from ingestion.history.plan import (
-    DAILY,
     LATE,
-    MONTHLY,
-    REST,
     MonthPlan,
     day_window,
     find_holes,
@@ -34,7 +31,7 @@ from ingestion.history.plan import (
 )
 from ingestion.history.sources import Sources
 from ingestion.klines import Month, Series
-from ingestion.provenance import Provenance, SourceFile
+from ingestion.provenance import DAILY, MONTHLY, REST, Provenance, SourceFile
 from ingestion.row_rules import Ints, integers
 
 

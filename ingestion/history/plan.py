@@ -6,12 +6,8 @@ from datetime import UTC, date, datetime, time, timedelta
 
 from ingestion.grid import Window, holes, instant, micros, without
 from ingestion.klines import INTERVAL_MICROS, Month, Series, grid_micros
-from ingestion.provenance import Provenance
+from ingestion.provenance import DAILY, MONTHLY, REST, Provenance
 from ingestion.row_rules import Ints
-
-MONTHLY = "archive_monthly"
-DAILY = "archive_daily"
-REST = "rest"
 
 # A bar may take this long after its close to be answered for; until then its absence says nothing.
 GRACE = timedelta(minutes=10)

@@ -15,9 +15,8 @@ from ingestion.binance.exchange import Exchange
 from ingestion.binance.rest import RestKlines, UnknownSymbol
 from ingestion.errors import ExchangeRefused
 from ingestion.grid import Window
-from ingestion.history.plan import REST
 from ingestion.klines import Month, Series
-from ingestion.provenance import SourceFile
+from ingestion.provenance import REST, SourceFile
 from ingestion.raw_zone import Environment, RawZone
 from ingestion.row_rules import BrokenRows
 

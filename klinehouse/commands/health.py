@@ -18,9 +18,9 @@ from klinehouse.app import (
     Start,
     Symbols,
     app,
-    day,
     environment_of,
     examples,
+    history_settings,
     months_until,
     parse_instant,
     show_banner,
@@ -41,7 +41,7 @@ def coverage(symbols: Symbols = None, interval: Interval = None, start: Start = 
     from ingestion.history.coverage import coverage as read
     from ingestion.raw_zone import RawZone
 
-    settings = load_settings(symbols=symbols, interval=interval, start=day(start, "--start"))
+    settings = history_settings(symbols, interval, start)
     found = read(RawZone(settings.raw_root), settings.series, Month.containing(settings.start))
     show_banner(settings)
     if json:
@@ -95,7 +95,7 @@ def heal(
     from warehouse.build import build_changed
     from warehouse.serving import publish
 
-    settings = load_settings(symbols=symbols, interval=interval, start=day(start, "--start"), max_wait=max_wait)
+    settings = history_settings(symbols, interval, start, max_wait)
     wanted = set(months_until(settings, end))
     found = read(RawZone(settings.raw_root), settings.series, Month.containing(settings.start))
     missing = [(line.series, [month for month in line.missing if month in wanted]) for line in found]
@@ -174,7 +174,7 @@ def reconcile(
     from warehouse.build import build_changed
     from warehouse.serving import publish
 
-    settings = load_settings(symbols=symbols, interval=interval, start=day(start, "--start"), max_wait=max_wait)
+    settings = history_settings(symbols, interval, start, max_wait)
     months = months_until(settings, end)
     with progress(len(months) * len(settings.symbols), "compare", quiet=json) as bar:
         compared = compare_with_rest(settings, settings.series, months, on_result=lambda result: bar.advance())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ingestion.settings import Settings, load_settings
+from ingestion.settings import Settings
 from klinehouse.app import (
     End,
     Interval,
@@ -16,9 +16,9 @@ from klinehouse.app import (
     Start,
     Symbols,
     app,
-    day,
     environment_of,
     examples,
+    history_settings,
     months_until,
     show_banner,
 )
@@ -45,7 +45,7 @@ def backfill(
     json: Json = False,
 ) -> None:
     """Land, build and publish through Dagster: each month shows in the UI."""
-    settings = load_settings(symbols=symbols, interval=interval, start=day(start, "--start"), max_wait=max_wait)
+    settings = history_settings(symbols, interval, start, max_wait)
     results = run_backfill(settings, end, quiet=json)
     _report(settings, results, as_json=json)
 
@@ -85,7 +85,7 @@ def land(
     """Land klines in the raw zone, without Dagster and dbt."""
     from ingestion.history.run import land_history, plan_history
 
-    settings = load_settings(symbols=symbols, interval=interval, start=day(start, "--start"), max_wait=max_wait)
+    settings = history_settings(symbols, interval, start, max_wait)
     months = months_until(settings, end)
     if plan:
         print_plan(plan_history(settings, settings.series, months), as_json=json)

@@ -53,7 +53,7 @@ def kill_at(forks: Forks, scenario: Scenario, point: int, mutant: str | None = N
     return call, [f"{scenario.name}, {where}: {problem}" for problem in found]
 
 
-def first_problem(forks: Forks, scenario: Scenario, mutant: str | None) -> str | None:
+def first_problem(forks: Forks, scenario: Scenario, mutant: str) -> str | None:
     """What shows that a mutant is one: an undisturbed run that fails, the order of its calls, its end, or a kill, the
     latest first; None when nothing does."""
     scenario.restore()

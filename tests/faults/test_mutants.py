@@ -23,8 +23,3 @@ def scenarios(forks: Forks, folder: Path) -> Iterator[dict[str, Scenario]]:
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_is_caught(forks: Forks, scenarios: dict[str, Scenario], name: str) -> None:
     assert first_problem(forks, scenarios[MUTANTS[name].form], name)
-
-
-def test_without_a_mutant_there_is_nothing_to_catch(forks: Forks, scenarios: dict[str, Scenario]) -> None:
-    """What `first_problem` finds in mutants it does not find in the code as it is."""
-    assert first_problem(forks, scenarios["files that changed"], None) is None

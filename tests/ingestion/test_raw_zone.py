@@ -255,9 +255,20 @@ def test_what_the_exchange_trades_is_kept_each_time(zone: RawZone) -> None:
 
 def test_a_file_changed_to_another_of_the_same_size_has_another_version(zone: RawZone) -> None:
     zone.write_history(BTC, JULY, bars(value="1"), PROVENANCE)
-    first = zone.month_file(BTC, JULY)
+    (first,) = zone.history_files()
     zone.write_history(BTC, JULY, bars(value="2"), PROVENANCE)
-    assert zone.month_file(BTC, JULY).version != first.version
+    assert [file.version for file in zone.history_files()] != [first.version]
+
+
+@pytest.mark.parametrize("footer", [{}, {b"klinehouse": b"{}"}, {b"klinehouse": b"no json"}])
+def test_a_file_that_does_not_say_where_it_came_from_is_named(zone: RawZone, footer: dict[bytes, bytes]) -> None:
+    zone.write_history(BTC, JULY, bars(), PROVENANCE)
+    [file] = zone.history_files()
+    with fsspec.open(file.path, "wb") as opened:
+        pq.write_table(bars().replace_schema_metadata(footer), opened)
+    for ask in (zone.provenance, zone.read_landed):
+        with pytest.raises(ConfigurationError, match=r"2024-07\.parquet does not say .* Delete it"):
+            ask(BTC, JULY)
 
 
 # --- quarantine: the contract ----------------------------------------------------------------------------------
