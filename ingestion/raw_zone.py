@@ -9,29 +9,25 @@ Only this module knows the layout. Any fsspec URL may be the root:
     quarantine/<name>, quarantine/<name>.reason.json        a refused file, or refused rows, and why
     environment.json                                        what fed this zone: the real exchange, or which simulation
 
-On a local disk a file is written under a hidden name, made durable (fsync), renamed, and its folder made durable, so a
-kill or a power cut leaves the old file or the new one. An object store makes a whole object visible at once by itself.
+Bars that came by stream lie beside these, see `stream_zone`. How a file gets there whole is said in `store`.
 """
 
 import glob
 import json
-import os
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
 
 from ingestion.errors import ConfigurationError
 from ingestion.klines import DECIMAL_COLUMNS, INSTANT, KLINE_SCHEMA, Month, Series
 from ingestion.provenance import Provenance
+from ingestion.store import Store
 
 _METADATA_KEY = b"klinehouse"
 _HISTORY = "klines/history"
@@ -92,18 +88,12 @@ class Environment:
         return f"the simulated exchange ({self.simulation})" if self.simulation else "the real exchange"
 
 
-class RawZone:
+class RawZone(Store):
     """Reads and writes the raw zone under one root. Safe to share between threads and processes."""
 
     def __init__(self, root: str) -> None:
-        # Listings are asked for again each time: other processes land files too.
-        self._fs, self._root = fsspec.core.url_to_fs(root, use_listings_cache=False)
-        self._local = isinstance(self._fs, LocalFileSystem)
+        super().__init__(root)
         self._claimed: Environment | None = None
-
-    @property
-    def root(self) -> str:
-        return str(self._root)
 
     # --- history -----------------------------------------------------------------------------------------------
 
@@ -177,6 +167,17 @@ class RawZone:
         """Landed months, ordered by series and month; of all symbols, intervals and months where none is named."""
         return self._month_files(_HISTORY, interval, symbols, months)
 
+    def history_of(self, series: Series, months: Iterable[Month], *, covering: datetime) -> list[HistoryFile]:
+        """The landed ones of `months` that speak of `covering` or later. Found by name: with hundreds of symbols,
+        listing takes longer."""
+        found = []
+        for month in months:
+            landed = self.provenance(series, month)
+            if landed is not None and landed.covered_until > covering:
+                path = self._history_path(series, month)
+                found.append(HistoryFile(series, month, self._address(path), _version(self._fs.info(path))))
+        return found
+
     def _month_files(
         self, folder: str, interval: str | None, symbols: Sequence[str], months: Iterable[Month] | None
     ) -> list[HistoryFile]:
@@ -189,16 +190,12 @@ class RawZone:
                 month = Month.parse(name.removesuffix(".parquet"))
                 if wanted is None or month in wanted:
                     series = Series(symbol_part.partition("=")[2], interval_part.partition("=")[2])
-                    address = path if self._local else self._fs.unstrip_protocol(path)
-                    found.append(HistoryFile(series, month, address, _version(details)))
+                    found.append(HistoryFile(series, month, self._address(path), _version(details)))
         return sorted(found)
 
     def series(self) -> list[Series]:
         """The series that have landed."""
         return sorted({file.series for file in self.history_files()})
-
-    def _glob(self, pattern: str) -> list[str]:
-        return [str(path) for path in self._fs.glob(f"{glob.escape(self.root)}/{pattern}")]
 
     def _history_path(self, series: Series, month: Month) -> str:
         return f"{self._root}/{_HISTORY}/symbol={series.symbol}/interval={series.interval}/{month}.parquet"
@@ -260,8 +257,7 @@ class RawZone:
 
     def symbol_files(self) -> list[str]:
         """The paths of all that is kept about symbols, oldest first."""
-        found = sorted(self._glob("symbols/*.parquet"))
-        return found if self._local else [self._fs.unstrip_protocol(path) for path in found]
+        return [self._address(path) for path in sorted(self._glob("symbols/*.parquet"))]
 
     def latest_symbols(self) -> pa.Table | None:
         """What the exchange traded when it was last asked; None before that."""
@@ -300,8 +296,7 @@ class RawZone:
     def release_file(self, name: str) -> None:
         """Drop one refused file, because what its source has now is what has landed."""
         for path in (f"{self._root}/quarantine/{name}", f"{self._root}/quarantine/{name}.reason.json"):
-            with suppress(FileNotFoundError):  # another process was first
-                self._fs.rm_file(path)
+            self._remove(path)
 
     def release(self, series: Series, period: str) -> None:
         """Drop what is in quarantine for a month (`2024-07`, its days too) or a day, because it has landed since."""
@@ -310,8 +305,7 @@ class RawZone:
         with suppress(FileNotFoundError):
             for path in self._fs.ls(f"{self._root}/quarantine", detail=False):
                 if path.rsplit("/", 1)[-1].startswith(prefix):
-                    with suppress(FileNotFoundError):  # another process landed the same
-                        self._fs.rm_file(path)
+                    self._remove(path)
 
     # --- environment -------------------------------------------------------------------------------------------
 
@@ -349,12 +343,6 @@ class RawZone:
         self._write(path, b"")
         self._fs.rm_file(path)
 
-    def _write(self, path: str, content: bytes | pa.Buffer, *, keep_existing: bool = False) -> None:
-        if self._local:
-            write_durably(Path(path), content, keep_existing=keep_existing)
-        else:
-            self._fs.pipe_file(path, bytes(content), mode="create" if keep_existing else "overwrite")
-
 
 def _origin(metadata: Mapping[bytes, bytes] | None, path: str) -> Provenance:
     try:
@@ -371,45 +359,3 @@ def _version(details: Mapping[str, Any]) -> str:
     names for them)."""
     told = [details[name] for name in ("etag", "ETag", "mtime", "created", "LastModified") if details.get(name)]
     return "-".join(map(str, (details["size"], *told)))
-
-
-def write_durably(path: Path, content: bytes | pa.Buffer, *, keep_existing: bool = False) -> None:
-    """Write a local file so that a kill or a power cut at any instant leaves the old content or the new.
-
-    With `keep_existing` a file that is already there wins, whoever else is writing at the same time.
-    """
-    _make_folder(path.parent)
-    # Half of the digits: a name has 255 bytes, of which one in quarantine may need 231.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:16]}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep_existing:
-            try:
-                os.link(temporary, path)
-            except FileExistsError:
-                return
-        else:
-            temporary.rename(path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it that are missing, durably: each is a name in the one above."""
-    missing = [one for one in (folder, *folder.parents) if not one.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for made in missing:
-        sync_folder(made.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -39,7 +39,7 @@ def _look(what: str, check: Callable[[], str]) -> Finding:
 
 
 def _writable(settings: Settings) -> str:
-    from ingestion.raw_zone import write_durably
+    from ingestion.store import write_durably
 
     probe = settings.home / ".probe"
     write_durably(probe, b"")

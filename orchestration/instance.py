@@ -7,8 +7,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from ingestion.raw_zone import write_durably
 from ingestion.settings import Settings
+from ingestion.store import write_durably
 
 _CONFIG = Path(__file__).with_name("dagster.yaml")
 

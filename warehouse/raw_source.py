@@ -1,7 +1,8 @@
 """What dbt sees of the raw zone on DuckDB: the schema `crypto_raw`.
 
     klines               the landed rows of the run's window: a view over exactly those Parquet files, so a run on one
-                         month costs the same however many months have landed
+                         month, or on the bars that have just closed, costs the same however much has landed
+    run_symbols          the symbols that the run is about
     klines_coverage      what each answer of the exchange spoke of, for all months that the warehouse was built from
     klines_differences   where sources disagreed, in the run's window
     symbols              what the exchange trades, each time that it changed
@@ -9,14 +10,18 @@
 and, in `bookkeeping.built`, which version of each landed month the warehouse was built from.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import duckdb
 
 from ingestion.errors import ConfigurationError
-from ingestion.klines import Month
+from ingestion.grid import Window, instant, micros
+from ingestion.klines import DAY_MICROS, Month, Series, month_window
+from ingestion.microbatch import Stretch
+from ingestion.provenance import STREAM
 from ingestion.raw_zone import HistoryFile, RawZone
+from ingestion.stream_zone import StreamFile, StreamZone
 from warehouse.engine import text
 
 # Which version of each landed month of the base interval, by symbol.
@@ -52,19 +57,105 @@ def prepare(connection: duckdb.DuckDBPyConnection, zone: RawZone, interval: str,
     Returns which versions those are, for `note_built` after the run.
     """
     files = zone.history_files(interval=interval, months=months)
+    streamed = StreamZone(zone.root_url)
+    stream_files = streamed.files(Window(months[0].start, months[-1].end))
     _refuse_other_base(connection, interval)
+    _make_tables(connection)
+    differences = zone.difference_files(interval, months)
+    _view(connection, "klines", _paths(files, stream_files), _EMPTY_KLINES)
+    _view(connection, "klines_differences", (file.path for file in differences), _EMPTY_DIFFERENCES)
+    extents = [streamed.extents(file) for file in stream_files]
+    landed = {file.series.symbol for file in files} | {series.symbol for found in extents for series in found}
+    _replace_run_symbols(connection, landed, and_known=True)
+    _replace_coverage(connection, zone, interval, months, files)
+    _cover_stream(connection, interval, extents)
+    prepare_symbols(connection, zone)
+    return _versions(files, differences)
+
+
+def prepare_live(connection: duckdb.DuckDBPyConnection, zone: RawZone, interval: str, stretch: Stretch) -> None:
+    """Point `klines` at what is needed for bars that came by stream: the whole UTC days that they touch, of their
+    symbols alone."""
+    _make_tables(connection)
+    days = whole_days(stretch.window)
+    streamed = StreamZone(zone.root_url)
+    stream_files = streamed.files(days)
+    files = [
+        file
+        for symbol in stretch.symbols
+        for file in zone.history_of(Series(symbol, interval), month_window(days), covering=days.start)
+    ]
+    _view(connection, "klines", _paths(files, stream_files), _EMPTY_KLINES)
+    _replace_run_symbols(connection, stretch.symbols)
+    _cover_stream(connection, interval, [streamed.extents(file) for file in stream_files])
+
+
+def _paths(files: Iterable[HistoryFile], stream_files: Iterable[StreamFile]) -> list[str]:
+    return [*(file.path for file in files), *(file.path for file in stream_files)]
+
+
+def whole_days(window: Window) -> Window:
+    """The UTC days that a window touches: no derived bar is longer."""
+    start, end = micros(window.start), micros(window.end)
+    return Window(instant(start // DAY_MICROS * DAY_MICROS), instant(-(-end // DAY_MICROS) * DAY_MICROS))
+
+
+def _make_tables(connection: duckdb.DuckDBPyConnection) -> None:
     for schema in ("crypto_raw", "crypto_analytics", "bookkeeping"):
         connection.execute(f"create schema if not exists {schema}")
     connection.execute(
         """create table if not exists bookkeeping.unpublished
         (symbol varchar not null, "interval" varchar not null, month_start timestamptz not null, invocation varchar)"""
     )
-    differences = zone.difference_files(interval, months)
-    _view(connection, "klines", (file.path for file in files), _EMPTY_KLINES)
-    _view(connection, "klines_differences", (file.path for file in differences), _EMPTY_DIFFERENCES)
-    _replace_coverage(connection, zone, interval, months, files)
-    prepare_symbols(connection, zone)
-    return _versions(files, differences)
+    connection.execute(
+        """create table if not exists crypto_raw.klines_coverage (
+            symbol varchar not null, "interval" varchar not null, month_start timestamptz not null,
+            source varchar not null, covered_from timestamptz not null, covered_until timestamptz not null
+        )"""
+    )
+    connection.execute("create table if not exists crypto_raw.run_symbols (symbol varchar not null)")
+
+
+def _replace_run_symbols(
+    connection: duckdb.DuckDBPyConnection, symbols: Iterable[str], *, and_known: bool = False
+) -> None:
+    """`and_known` adds the symbols that the warehouse was built from before: their bars may have gone."""
+    listed = ", ".join(text(symbol) for symbol in sorted(symbols)) or "null"
+    known = "union select symbol from crypto_raw.klines_coverage" if and_known else ""
+    connection.execute("truncate crypto_raw.run_symbols")
+    connection.execute(
+        f"insert into crypto_raw.run_symbols select symbol from (select unnest([{listed}]) as symbol {known}) "
+        "where symbol is not null"
+    )
+
+
+def _cover_stream(
+    connection: duckdb.DuckDBPyConnection, interval: str, extents: Iterable[Mapping[Series, Window]]
+) -> None:
+    """Note until when the stream has told of each symbol; what is known already only grows."""
+    told: dict[tuple[str, datetime], list[Window]] = {}
+    for found in extents:
+        for series, window in found.items():
+            if series.interval == interval:
+                month = Month.containing(window.start.date())
+                told.setdefault((series.symbol, month.start), []).append(window)
+    if not told:
+        return
+    rows = ", ".join(
+        f"({text(symbol)}, timestamptz '{month}', timestamptz '{min(windows).start}', "
+        f"timestamptz '{max(window.end for window in windows)}')"
+        for (symbol, month), windows in told.items()
+    )
+    connection.execute(
+        f"""merge into crypto_raw.klines_coverage as known
+        using (values {rows}) as told(symbol, month_start, covered_from, covered_until)
+        on known.symbol = told.symbol and known."interval" = {text(interval)} and known.source = '{STREAM}'
+            and known.month_start = told.month_start
+        when matched then update set covered_from = least(known.covered_from, told.covered_from),
+            covered_until = greatest(known.covered_until, told.covered_until)
+        when not matched then insert values (
+            told.symbol, {text(interval)}, told.month_start, '{STREAM}', told.covered_from, told.covered_until)"""
+    )
 
 
 def landed_versions(zone: RawZone, interval: str) -> Versions:
@@ -139,12 +230,6 @@ def _replace_coverage(
     files: Sequence[HistoryFile],
 ) -> None:
     """Take over what is known of `months`; what is known of the others stays."""
-    connection.execute(
-        """create table if not exists crypto_raw.klines_coverage (
-            symbol varchar not null, "interval" varchar not null, month_start timestamptz not null,
-            source varchar not null, covered_from timestamptz not null, covered_until timestamptz not null
-        )"""
-    )
     rows: list[tuple[str, str, datetime, str, datetime, datetime]] = []
     for file in files:
         provenance = zone.provenance(file.series, file.month)

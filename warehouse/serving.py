@@ -29,8 +29,9 @@ import pyarrow.parquet as pq
 
 from ingestion.errors import ConfigurationError, UsageError
 from ingestion.klines import Month, Series
-from ingestion.raw_zone import SIMULATED, Environment, RawZone, sync_folder, write_durably
+from ingestion.raw_zone import SIMULATED, Environment, RawZone
 from ingestion.settings import Settings
+from ingestion.store import sync_folder, write_durably
 from warehouse.engine import connect, text, writing
 
 BARS = "market_data_unified"
@@ -80,30 +81,45 @@ SeriesMonths = dict[Series, list[Month]]
 
 def publish(settings: Settings) -> Published:
     """Publish every month that changed since the last publish, and the dimensions. Idempotent."""
-    environment = RawZone(settings.raw_root).environment()
     with writing(settings), connect(settings) as connection:
-        noted = _unpublished(connection)
-        served = served_files(settings)
-        changed = _all_months(connection) if not served else _by_series([row[:3] for row in noted])
-        with ThreadPoolExecutor(_WRITERS) as pool:
-            written = [
-                file
-                for series, months in changed.items()
-                for file in _write_bars(connection, settings, series, months, pool)
-            ]
         dimensions = [_write_dimension(connection, settings, name) for name in (*DIMENSIONS, *HEALTH)]
-        files = merge(served, changed, [*written, *dimensions])
-        version = _swap_views(settings, files, environment)
-        _forget(connection, noted)
-    _collect_garbage(settings, files)
+        published, files = publish_bars(settings, connection, served_files(settings), dimensions)
+    collect_garbage(settings, files)
+    return published
+
+
+def publish_bars(
+    settings: Settings,
+    connection: duckdb.DuckDBPyConnection,
+    served: Sequence[ServedFile],
+    dimensions: Sequence[ServedFile] = (),
+) -> tuple[Published, list[ServedFile]]:
+    """Publish every month that changed, with other dimensions or with those that are served; the caller holds the
+    warehouse, and knows what is served. Returns the files of the new version too."""
+    environment = RawZone(settings.raw_root).environment()
+    noted = _unpublished(connection)
+    changed = _by_series([row[:3] for row in noted]) if served else _all_months(connection)
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        written = [
+            file
+            for series, months in changed.items()
+            for file in _write_bars(connection, settings, series, months, pool)
+        ]
+    files = merge(served, changed, [*written, *dimensions])
+    _start_grace(served, files)
+    version = _swap_views(settings, files, environment)
+    _forget(connection, noted)
     rows = sum(file.rows for file in files if file.table_name == BARS)
-    return Published(len(written), len(files), rows, version)
+    return Published(len(written), len(files), rows, version), files
 
 
 def merge(served: Sequence[ServedFile], changed: SeriesMonths, written: Sequence[ServedFile]) -> list[ServedFile]:
     """The files of the next version: what is served, without the months that changed, and what was written."""
-    gone = {(series.symbol, series.interval, str(month)) for series, months in changed.items() for month in months}
-    kept = [file for file in served if file.table_name == BARS and (file.symbol, file.interval, file.month) not in gone]
+    gone: set[tuple[str | None, ...]] = {
+        (BARS, series.symbol, series.interval, str(month)) for series, months in changed.items() for month in months
+    }
+    gone |= {(file.table_name, file.symbol, file.interval, file.month) for file in written}
+    kept = [file for file in served if (file.table_name, file.symbol, file.interval, file.month) not in gone]
     order = [BARS, *DIMENSIONS, *HEALTH]
     return sorted(
         [*kept, *written],
@@ -232,7 +248,6 @@ def _swap_views(settings: Settings, files: Sequence[ServedFile], environment: En
         descriptor = os.open(temporary, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
-        _start_grace(settings, files)
         temporary.rename(target)
         sync_folder(target.parent)
     finally:
@@ -290,15 +305,15 @@ def _about_view(version: str, environment: Environment | None) -> str:
 # --- superseded files --------------------------------------------------------------------------------------------
 
 
-def _start_grace(settings: Settings, files: Sequence[ServedFile]) -> None:
-    """Mark the files that this version supersedes: their modification time becomes now, before the swap."""
+def _start_grace(served: Sequence[ServedFile], files: Sequence[ServedFile]) -> None:
+    """Mark the files that the next version supersedes: their modification time becomes now, before the swap."""
     current = {file.path for file in files}
-    for file in served_files(settings):
+    for file in served:
         if file.path not in current:
             os.utime(file.path)
 
 
-def _collect_garbage(settings: Settings, files: Sequence[ServedFile]) -> None:
+def collect_garbage(settings: Settings, files: Sequence[ServedFile]) -> None:
     """Remove files of no version that are older than the grace period: superseded ones, and leftovers of a crash."""
     current = {file.path for file in files}
     oldest = time.time() - settings.serving_grace

@@ -3,9 +3,10 @@
     written again, and put in the new rows. Rows that are gone from the source are gone here too.
 
     The model's meta says by which column a row lies in the window (`time_column`, open_time if it says nothing; a row
-    that is about a stretch of time also names the column where that begins, `begin_column`), and whether its months are published one by one (`published_by_month`): then which months of which series changed is
-    noted in the same transaction (bookkeeping.unpublished), so that publishing finds them even after a crash between
-    the two.
+    that is about a stretch of time also names the column where that begins, `begin_column`; without one a row lies in
+    the window of its own interval), and whether its months are published one by one (`published_by_month`): then which
+    months of which series changed is noted in the same transaction (bookkeeping.unpublished), so that publishing finds
+    them even after a crash between the two. Symbols that the run is not about are left alone.
 #}
 {% macro get_incremental_replace_window_sql(arg_dict) %}
     {%- set target = arg_dict['target_relation'] -%}
@@ -13,7 +14,14 @@
     {%- set columns = arg_dict['dest_columns'] | map(attribute='quoted') | join(', ') -%}
     {%- set meta = config.get('meta') or {} -%}
     {%- set time_column = meta.get('time_column', 'open_time') -%}
-    {%- set begin_column = meta.get('begin_column', time_column) -%}
+    {%- set held -%}
+        {%- if 'begin_column' in meta -%}
+            {{ time_column }} >= {{ window_start() }} and {{ meta.begin_column }} < {{ window_end() }}
+        {%- else -%}
+            {{ in_window_of_its_interval(time_column) }}
+        {%- endif %}
+        and {{ in_scope('symbol') }}
+    {%- endset -%}
 
     {% if meta.get('published_by_month') %}
         insert into bookkeeping.unpublished
@@ -22,12 +30,12 @@
             select symbol, {{ interval_column() }}, date_trunc('month', open_time) as month_start from {{ new }}
             union
             select symbol, {{ interval_column() }}, date_trunc('month', open_time) as month_start from {{ target }}
-            where {{ in_window('open_time') }}
+            where {{ held }}
         );
     {% endif %}
 
     delete from {{ target }}
-    where {{ time_column }} >= {{ window_start() }} and {{ begin_column }} < {{ window_end() }};
+    where {{ held }};
 
     -- Rows after the window that are written again: each series has one stretch of them.
     delete from {{ target }}
@@ -48,10 +56,15 @@
 {% endmacro %}
 
 
-{# After a run that built the table anew nothing has been noted: then every month of every series has changed. #}
+{#
+    After a run that built the table anew nothing has been noted: then every month of every series has changed. (Asked
+    first, because DuckDB would look through all bars before it finds that there is nothing to insert.)
+#}
 {% macro note_full_build() %}
+    {%- set noted = "select count(*) from bookkeeping.unpublished where invocation = '" ~ invocation_id ~ "'" -%}
+    {%- if execute and run_query(noted).rows[0][0] == 0 %}
     insert into bookkeeping.unpublished
     select distinct symbol, {{ interval_column() }}, date_trunc('month', open_time), '{{ invocation_id }}'
     from {{ this }}
-    where not exists (select 1 from bookkeeping.unpublished where invocation = '{{ invocation_id }}')
+    {%- endif %}
 {% endmacro %}

@@ -11,8 +11,8 @@ from typing import Any
 
 from ingestion.binance.http import Traffic
 from ingestion.history.month import MonthResult
-from ingestion.raw_zone import write_durably
 from ingestion.settings import Settings
+from ingestion.store import write_durably
 
 _DROPPED = ("duplicates", "conflicts", "broken")
 

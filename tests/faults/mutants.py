@@ -25,17 +25,17 @@ class Mutant:
     new: str
 
 
-_RAW, _SERVING = "ingestion.raw_zone", "warehouse.serving"
+_RAW, _STORE, _SERVING = "ingestion.raw_zone", "ingestion.store", "warehouse.serving"
 
 MUTANTS = {
-    "no fsync of a file": Mutant("first months", _RAW, "            os.fsync(file.fileno())\n", ""),
-    "no fsync of the folder of a name": Mutant("first months", _RAW, "        sync_folder(path.parent)\n", ""),
+    "no fsync of a file": Mutant("first months", _STORE, "            os.fsync(file.fileno())\n", ""),
+    "no fsync of the folder of a name": Mutant("first months", _STORE, "        sync_folder(path.parent)\n", ""),
     "no fsync of the folder of a new folder": Mutant(
-        "first months", _RAW, "        sync_folder(made.parent)\n", "        pass\n"
+        "first months", _STORE, "        sync_folder(made.parent)\n", "        pass\n"
     ),
     "written under its final name": Mutant(
         "files that changed",
-        _RAW,
+        _STORE,
         "    _make_folder(path.parent)\n",
         "    _make_folder(path.parent)\n    path.write_bytes(content)\n    return\n",
     ),
@@ -88,14 +88,14 @@ MUTANTS = {
     "notes forgotten before the swap": Mutant(
         "months that changed",
         _SERVING,
-        "        version = _swap_views(settings, files, environment)\n        _forget(connection, noted)\n",
-        "        _forget(connection, noted)\n        version = _swap_views(settings, files, environment)\n",
+        "    version = _swap_views(settings, files, environment)\n    _forget(connection, noted)\n",
+        "    _forget(connection, noted)\n    version = _swap_views(settings, files, environment)\n",
     ),
     "old files removed before the swap": Mutant(
         "months that changed",
         _SERVING,
-        "        version = _swap_views(settings, files, environment)\n",
-        "        _collect_garbage(settings, files)\n        version = _swap_views(settings, files, environment)\n",
+        "    version = _swap_views(",
+        "    collect_garbage(settings, files)\n    version = _swap_views(",
     ),
 }
 

@@ -26,7 +26,8 @@ from ingestion.errors import ConfigurationError
 from ingestion.grid import Window
 from ingestion.klines import DECIMAL_COLUMNS, KLINE_SCHEMA, Month, Series
 from ingestion.provenance import Provenance, SourceFile
-from ingestion.raw_zone import DIFFERENCE_SCHEMA, Environment, RawZone, write_durably
+from ingestion.raw_zone import DIFFERENCE_SCHEMA, Environment, RawZone
+from ingestion.store import write_durably
 from ingestion.symbols import SYMBOL_SCHEMA
 
 BTC, ETH = Series("BTCUSDT", "1h"), Series("ETHUSDT", "1h")

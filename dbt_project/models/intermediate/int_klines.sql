@@ -1,7 +1,7 @@
 {#
     The bars of the run's window: the base interval as landed, and each longer interval rolled up from the one before
-    it. Sums run over decimals, so they are exact. A derived bar appears when it is closed: when landed files cover all
-    of its time. The window is whole days, so it never cuts a derived bar.
+    it, each in its own window. Sums run over decimals, so they are exact. A derived bar appears when it is closed: when
+    what has landed covers all of its time.
 #}
 {%- set measures = [
     'volume', 'quote_volume', 'trades', 'taker_buy_base_volume', 'taker_buy_quote_volume'
@@ -26,7 +26,7 @@ with {{ cte_name('bars', levels[0]) }} as (
         source,
         ingested_at
     from {{ ref('stg_klines') }}
-    where {{ interval_column() }} = '{{ levels[0] }}' and {{ in_window('open_time') }}
+    where {{ interval_column() }} = '{{ levels[0] }}' and {{ in_window('open_time', levels[-1]) }}
 ),
 
 coverage as (
@@ -72,13 +72,15 @@ all_bars as (
     {%- for interval in levels %}
         {%- if interval == levels[0] %}
             select * from {{ cte_name('bars', interval) }}
+            where {{ in_window('open_time') }}
         {%- else %}
             union all
             select bars.*
             from {{ cte_name('bars', interval) }} as bars
             inner join coverage on bars.symbol = coverage.symbol
             where
-                {{ to_micros('bars.open_time') }} + {{ interval_micros(interval) }}
+                {{ in_window('bars.open_time', interval) }}
+                and {{ to_micros('bars.open_time') }} + {{ interval_micros(interval) }}
                 <= {{ to_micros('coverage.covered_until') }}
         {%- endif %}
     {%- endfor %}

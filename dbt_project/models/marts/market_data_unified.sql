@@ -14,6 +14,7 @@
     'close_time', 'open', 'high', 'low', 'close', 'volume', 'quote_volume', 'trades', 'taker_buy_base_volume',
     'taker_buy_quote_volume'
 ] -%}
+{%- set levels = [var('base_interval')] + rollup_intervals() -%}
 {%- set columns = ['symbol', interval_column(), 'open_time'] + measures + ['source', 'ingested_at'] -%}
 {%- set indicator_names = [
     'sma_20', 'ema_50', 'rsi_14', 'macd', 'macd_signal', 'bb_upper', 'bb_middle', 'bb_lower'
@@ -25,26 +26,54 @@ with bars_of_window as (
 ),
 
 {% if is_incremental() -%}
+    {%- set starts = memory_starts() -%}
+
+    -- Series without a bar in the window, old or new, are as they were.
+    touched as (
+        select
+            symbol,
+            {{ interval_column() }}
+        from bars_of_window
+        union {{ "distinct" if target.type == "bigquery" }}
+        select
+            symbol,
+            {{ interval_column() }}
+        from {{ this }}
+        where {{ in_window_of_its_interval('open_time') }} and {{ in_scope('symbol') }}
+    ),
+
     -- What the averages remember lies before the window, in bars, not in days: a series may have holes. Only their closes
     -- are needed.
     bars_before as (
-        select
-            symbol,
-            {{ interval_column() }},
-            open_time,
-            close
-        from {{ this }}
-        where open_time < {{ window_start() }}
-        qualify
-            row_number() over (partition by symbol, {{ interval_column() }} order by open_time desc) <= {{ memory_bars() }}
+        {%- for interval in starts %}
+            select
+                bars.symbol,
+                bars.{{ interval_column() }},
+                bars.open_time,
+                bars.close
+            from {{ this }} as bars
+            inner join touched
+                on bars.symbol = touched.symbol and bars.{{ interval_column() }} = touched.{{ interval_column() }}
+            where
+                bars.{{ interval_column() }} = '{{ interval }}'
+                and bars.open_time >= {{ starts[interval] }}
+                and bars.open_time < {{ window_start(interval) }}
+            qualify row_number() over (partition by bars.symbol order by bars.open_time desc) <= {{ memory_bars() }}
+            {{ "union all" if not loop.last }}
+        {%- endfor %}
     ),
 
     -- And what remembers the window lies after it: these bars keep their prices and get their indicators anew.
     bars_after as (
-        select {{ columns | join(', ') }}
-        from {{ this }}
-        where open_time >= {{ window_end() }}
-        qualify row_number() over (partition by symbol, {{ interval_column() }} order by open_time) <= {{ memory_bars() }}
+        {%- for interval in starts %}
+            select bars.{{ columns | join(', bars.') }}
+            from {{ this }} as bars
+            inner join touched
+                on bars.symbol = touched.symbol and bars.{{ interval_column() }} = touched.{{ interval_column() }}
+            where bars.{{ interval_column() }} = '{{ interval }}' and bars.open_time >= {{ window_end(interval) }}
+            qualify row_number() over (partition by bars.symbol order by bars.open_time) <= {{ memory_bars() }}
+            {{ "union all" if not loop.last }}
+        {%- endfor %}
     ),
 
     bars as (
@@ -81,4 +110,8 @@ select
     source,
     ingested_at
 from indicators
-where open_time >= {{ window_start() }}
+where
+    {%- for interval in levels %}
+        ({{ interval_column() }} = '{{ interval }}' and open_time >= {{ window_start(interval) }})
+        {{- " or " if not loop.last }}
+    {%- endfor %}
