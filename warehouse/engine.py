@@ -1,57 +1,43 @@
-"""The warehouse file of one machine: opening it, and the lock that keeps writers apart.
+"""The warehouse file of one machine: opening it, and whose turn it is.
 
 The file is private to the writer (while it is open for writing, no other process can even read it); readers use
-`serving/`. So every writer takes the lock first, and waits for it a while. Who waits holds a second lock meanwhile, so
-that a writer that would keep the first one between two pieces of work (`warehouse.live`) sees that it is wanted.
+`serving/`. So writers take turns, and wait for theirs a while.
 """
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import duckdb
-from filelock import BaseFileLock, FileLock, Timeout
 
 from ingestion.errors import WarehouseBusy
 from ingestion.settings import Settings
+from warehouse.turns import Turn
 
 
 @contextmanager
 def writing(settings: Settings) -> Iterator[None]:
     """Hold the warehouse for writing; raises WarehouseBusy when another process keeps it too long."""
-    lock = acquire(settings)
+    turn = turn_at(settings)
+    take(turn, settings)
     try:
         yield
     finally:
-        lock.release()
+        turn.give_back()
 
 
-def acquire(settings: Settings) -> BaseFileLock:
-    """The lock of the writer, which the caller has to release; raises WarehouseBusy."""
-    path = settings.warehouse_path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock, until = FileLock(path.with_suffix(".lock")), time.monotonic() + settings.warehouse_wait
-    try:
-        with _queue(settings).acquire(settings.warehouse_wait):
-            return lock.acquire(max(until - time.monotonic(), 0)).lock
-    except Timeout as error:
+def turn_at(settings: Settings) -> Turn:
+    """The turn at writing, not taken yet."""
+    return Turn(settings.warehouse_path)
+
+
+def take(turn: Turn, settings: Settings) -> None:
+    """Take the turn at writing; raises WarehouseBusy."""
+    if not turn.take(settings.warehouse_wait):
         raise WarehouseBusy(
-            f"{path} is being written by another process since more than {settings.warehouse_wait:.0f} s.",
+            f"{settings.warehouse_path} is being written by another process since more than "
+            f"{settings.warehouse_wait:.0f} s.",
             "Wait for it to end, or raise KLINEHOUSE_WAREHOUSE_WAIT.",
-        ) from error
-
-
-def is_wanted(settings: Settings) -> bool:
-    """Whether another process waits for the warehouse."""
-    try:
-        with _queue(settings).acquire(0):
-            return False
-    except Timeout:
-        return True
-
-
-def _queue(settings: Settings) -> BaseFileLock:
-    return FileLock(settings.warehouse_path.with_suffix(".queue"))
+        )
 
 
 @contextmanager

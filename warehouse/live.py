@@ -1,20 +1,26 @@
 """The warehouse as the streaming run writes it: bars that have just closed, computed and published in one go.
 
 Opening the file, and writing what changed back to it on closing, would cost more than computing a handful of bars. So
-it stays open, and locked, from batch to batch, and is given away as soon as somebody else waits for it.
+it stays open from batch to batch, and is given away as soon as another process waits for its turn.
 """
 
-import duckdb
-from filelock import BaseFileLock
+from types import TracebackType
+from typing import Self
 
+import duckdb
+
+from ingestion.grid import Window
 from ingestion.microbatch import Stretch
 from ingestion.raw_zone import RawZone
 from ingestion.settings import Settings
+from ingestion.stream_zone import StreamZone, one_row_per_bar
 from warehouse import dbt, raw_source, serving
 from warehouse.build import build
-from warehouse.dbt import Window
-from warehouse.engine import acquire, is_wanted, open_warehouse
+from warehouse.engine import open_warehouse, take, turn_at
 from warehouse.serving import Published, ServedFile
+
+# A day's files are put together when there are more: each costs a millisecond in every batch of that day.
+_FILES_OF_A_DAY = 24
 
 
 class LiveWarehouse:
@@ -22,55 +28,83 @@ class LiveWarehouse:
 
     def __init__(self, settings: Settings) -> None:
         self._settings, self._zone = settings, RawZone(settings.raw_root)
-        self._lock: BaseFileLock | None = None
+        self._turn = turn_at(settings)
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._served: list[ServedFile] = []
+        self._untidy: Window | None = None
 
     def apply(self, stretch: Stretch) -> Published:
-        """Compute the bars of a stretch, and what remembers them, and publish. Running it again changes nothing.
+        """Compute the bars of a stretch, and what remembers them, and publish. Doing it again changes nothing.
 
         Raises WarehouseBusy, and BuildFailed when dbt fails.
         """
-        connection = self._taken()
-        if not self._served or not _is_built(connection):
+        connection = self._open()
+        self._untidy = _around(self._untidy, stretch.window)
+        if not self._served:
             return self._begin(stretch)
-        window = Window(*stretch.window)
         raw_source.prepare_live(connection, self._zone, self._settings.interval, stretch)
-        dbt.run(self._settings, dbt.live_args(window, self._settings.interval))
+        dbt.run(self._settings, dbt.live_args(dbt.Window(*stretch.window), self._settings.interval))
         published, self._served = serving.publish_bars(self._settings, connection, self._served)
         return published
 
     def give_way(self) -> None:
-        """Give the warehouse away if somebody waits for it; `apply` takes it again."""
-        if self._lock is not None and is_wanted(self._settings):
+        """Give the warehouse away if another process waits for it; `apply` takes it again."""
+        if self._turn.is_taken and self._turn.is_wanted():
             self.close()
+
+    def tidy(self) -> None:
+        """What need not happen with each batch: gaps and dimensions anew, small files put together, old ones removed.
+
+        Raises WarehouseBusy, and BuildFailed when dbt fails.
+        """
+        if self._untidy is None:
+            return
+        connection = self._open()
+        self._compact(self._untidy)
+        symbols = tuple(self._settings.symbols)
+        raw_source.prepare_live(connection, self._zone, self._settings.interval, Stretch(self._untidy, symbols))
+        dbt.run(self._settings, dbt.tidy_args(dbt.Window(*self._untidy), self._settings.interval))
+        dimensions = serving.write_dimensions(self._settings, connection)
+        _, self._served = serving.publish_bars(self._settings, connection, self._served, dimensions)
+        serving.collect_garbage(self._settings, self._served)
+        self._untidy = None
 
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
-        if self._lock is not None:
-            self._lock.release()
-        self._lock = self._connection = None
-        self._served = []
+            self._connection = None
+        self._turn.give_back()
 
-    def _taken(self) -> duckdb.DuckDBPyConnection:
-        if self._lock is None:
-            self._lock = acquire(self._settings)
-            self._served = serving.served_files(self._settings)
+    def _open(self) -> duckdb.DuckDBPyConnection:
         if self._connection is None:
+            take(self._turn, self._settings)
             self._connection = open_warehouse(self._settings)
+            self._served = serving.served_files(self._settings)
         return self._connection
 
     def _begin(self, stretch: Stretch) -> Published:
         """The first bars of a home: all tables come into being, empty ones too."""
         self.close()
-        build(self._settings, Window.around(*stretch.window))
+        build(self._settings, dbt.Window.around(*stretch.window))
         return serving.publish(self._settings)
 
+    def _compact(self, window: Window) -> None:
+        """Nobody reads these files meanwhile: who would has to wait for its turn."""
+        streamed = StreamZone(self._settings.raw_root)
+        files = streamed.files(raw_source.whole_days(window))
+        for day in {file.day for file in files}:
+            of_day = [file for file in files if file.day == day]
+            if len(of_day) > _FILES_OF_A_DAY:
+                streamed.replace(of_day, one_row_per_bar(streamed.read(file) for file in of_day))
 
-def _is_built(connection: duckdb.DuckDBPyConnection) -> bool:
-    found = connection.execute(
-        "select count(*) from duckdb_tables() where schema_name = 'crypto_analytics' and table_name = ?",
-        [serving.BARS],
-    ).fetchone()
-    return found is not None and found[0] > 0
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _around(one: Window | None, other: Window) -> Window:
+    return other if one is None else Window(min(one.start, other.start), max(one.end, other.end))

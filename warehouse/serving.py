@@ -82,7 +82,7 @@ SeriesMonths = dict[Series, list[Month]]
 def publish(settings: Settings) -> Published:
     """Publish every month that changed since the last publish, and the dimensions. Idempotent."""
     with writing(settings), connect(settings) as connection:
-        dimensions = [_write_dimension(connection, settings, name) for name in (*DIMENSIONS, *HEALTH)]
+        dimensions = write_dimensions(settings, connection)
         published, files = publish_bars(settings, connection, served_files(settings), dimensions)
     collect_garbage(settings, files)
     return published
@@ -194,6 +194,11 @@ def _write_bars(
     starts = accumulate((count for _, count, *_ in extents), initial=0)
     parts = [rows.slice(start, extent[1]) for start, extent in zip(starts, extents, strict=False)]
     return list(pool.map(write, parts, extents))
+
+
+def write_dimensions(settings: Settings, connection: duckdb.DuckDBPyConnection) -> list[ServedFile]:
+    """Write everything that has no months; nobody sees it before the next publish."""
+    return [_write_dimension(connection, settings, name) for name in (*DIMENSIONS, *HEALTH)]
 
 
 def _write_dimension(connection: duckdb.DuckDBPyConnection, settings: Settings, name: str) -> ServedFile:

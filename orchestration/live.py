@@ -1,0 +1,109 @@
+"""The live path in Dagster: the asset `live_klines`, filled by one long run that a sensor keeps alive.
+
+A run per micro-batch would cost 10 to 15 s each. So one run works through them, and records a materialization of the
+asset for each, with its lag; before it gets old, the sensor starts its successor, which warms up and takes over.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from ingestion.bus.open import open_bus
+from ingestion.settings import Settings
+from orchestration.history import OWNERS
+from warehouse import dbt
+from warehouse.streaming import BatchReport, older_than, stream
+
+LIVE_KLINES = dg.AssetKey("live_klines")
+STREAM = "stream"
+# A run that goes on for ever grows in Dagster's storage and in memory; its successor is asked for before it ends.
+SUCCEEDED_AFTER = timedelta(minutes=30)
+ENDS_AFTER = timedelta(minutes=40)
+
+
+def live_klines_asset(settings: Settings) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=LIVE_KLINES,
+        group_name="live",
+        owners=OWNERS,
+        kinds={"python", "duckdb"},
+        description=(
+            f"Closed {settings.interval} bars from the message bus, drained in micro-batches: raw zone, bars with "
+            "indicators, serving, then acknowledged. Each batch is one materialization, with its rows, how old its "
+            "bars were when they became visible, and what waits."
+        ),
+    )
+    def live_klines(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+        batches = 0
+
+        def record(report: BatchReport) -> None:
+            nonlocal batches
+            batches += 1
+            context.log_event(dg.AssetMaterialization(LIVE_KLINES, metadata=batch_metadata(report)))
+            for reason in report.refused:
+                context.log.warning(f"a message was refused: {reason}")
+
+        dbt.warm_up(settings)
+        with open_bus(settings) as bus:
+            reason = stream(settings, bus, record, older_than(ENDS_AFTER))
+        return dg.MaterializeResult(metadata={"batches": batches, "ended_because": reason})
+
+    return live_klines
+
+
+def batch_metadata(report: BatchReport) -> dict[str, object]:
+    """What the UI shows and plots of one batch."""
+    metadata: dict[str, object] = {
+        "dagster/row_count": report.rows,
+        "series": report.series,
+        "messages": report.messages,
+        "refused": len(report.refused),
+        "backlog": report.backlog,
+        "batch_seconds": round(report.seconds, 3),
+    }
+    if report.watermark is not None:
+        metadata["watermark"] = dg.MetadataValue.timestamp(report.watermark)
+    for name, lag in (("watermark_lag_s", report.watermark_lag), ("system_lag_s", report.system_lag)):
+        if lag is not None:
+            metadata[name] = round(lag, 3)
+    return metadata
+
+
+def is_due(running: list[datetime | None], now: datetime) -> bool:
+    """Whether a streaming run is to be started: there is none, or the only one gets old.
+
+    `running` has the start of each run that is queued, starting or started (None: it has not started yet).
+    """
+    if len(running) >= 2:
+        return False
+    return all(start is not None and now - start >= SUCCEEDED_AFTER for start in running)
+
+
+def keep_streaming() -> dg.SensorDefinition:
+    @dg.sensor(
+        name="keep_streaming",
+        job_name=STREAM,
+        minimum_interval_seconds=5,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Keeps one streaming run alive, and starts its successor before it ends.",
+    )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        statuses = [
+            *(dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING),
+            dg.DagsterRunStatus.STARTED,
+        ]
+        records = context.instance.get_run_records(dg.RunsFilter(job_name=STREAM, statuses=statuses))
+        starts = [datetime.fromtimestamp(record.start_time, UTC) if record.start_time else None for record in records]
+        if is_due(starts, datetime.now(UTC)):
+            return dg.RunRequest()
+        return dg.SkipReason(f"{len(starts)} running")
+
+    return sensor
+
+
+def streaming_job() -> object:
+    return dg.define_asset_job(
+        STREAM,
+        dg.AssetSelection.assets(LIVE_KLINES),
+        description="Bus to bars, batch by batch, kept alive by a sensor.",
+    )

@@ -1,0 +1,41 @@
+"""Taking turns between processes: a lock whose holder can see that another process waits for it."""
+
+import time
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+
+class Turn:
+    """The turn at `path` (`.lock`, `.queue`). A process that dies gives it back. Not for several threads."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock, self._queue = FileLock(path.with_suffix(".lock")), FileLock(path.with_suffix(".queue"))
+
+    def take(self, timeout: float) -> bool:
+        """Wait for the turn, visibly; False when it did not come within `timeout` seconds."""
+        until = time.monotonic() + timeout
+        try:
+            with self._queue.acquire(timeout):
+                self._lock.acquire(max(until - time.monotonic(), 0))
+        except Timeout:
+            return False
+        return True
+
+    def give_back(self) -> None:
+        """Also when it was never taken."""
+        self._lock.release()
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether this object has the turn."""
+        return self._lock.is_locked
+
+    def is_wanted(self) -> bool:
+        """Whether another process waits for the turn."""
+        try:
+            with self._queue.acquire(0):
+                return False
+        except Timeout:
+            return True
