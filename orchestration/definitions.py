@@ -7,7 +7,7 @@ import dagster as dg
 from dagster_dbt import DbtProject
 
 from ingestion.settings import Settings, load_settings
-from orchestration import checks, history, schedules, serving, standing, symbols, warehouse_assets
+from orchestration import checks, history, live, schedules, serving, standing, symbols, warehouse_assets
 from orchestration.partitions import current_partition_space
 from warehouse import dbt
 
@@ -26,6 +26,7 @@ def build_defs(settings: Settings | None = None, resource_overrides: Mapping[str
             warehouse_assets.bars_assets(settings, space, project),
             warehouse_assets.dimension_assets(settings, project),
             serving.serving_asset(settings),
+            live.live_klines_asset(settings),
         ],
         asset_checks=[
             history.quarantine_check(settings),
@@ -34,7 +35,7 @@ def build_defs(settings: Settings | None = None, resource_overrides: Mapping[str
         ],
         jobs=schedules.jobs(),
         schedules=schedules.schedules(space),
-        sensors=[schedules.automation()],
+        sensors=[schedules.automation(), live.keep_streaming()],
         resources={**resources, **(resource_overrides or {})},
     )
 

@@ -5,6 +5,7 @@ asset for each, with its lag; before it gets old, the sensor starts its successo
 """
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 
@@ -51,9 +52,9 @@ def live_klines_asset(settings: Settings) -> dg.AssetsDefinition:
     return live_klines
 
 
-def batch_metadata(report: BatchReport) -> dict[str, object]:
+def batch_metadata(report: BatchReport) -> dict[str, Any]:
     """What the UI shows and plots of one batch."""
-    metadata: dict[str, object] = {
+    metadata: dict[str, Any] = {
         "dagster/row_count": report.rows,
         "series": report.series,
         "messages": report.messages,
@@ -99,11 +100,3 @@ def keep_streaming() -> dg.SensorDefinition:
         return dg.SkipReason(f"{len(starts)} running")
 
     return sensor
-
-
-def streaming_job() -> object:
-    return dg.define_asset_job(
-        STREAM,
-        dg.AssetSelection.assets(LIVE_KLINES),
-        description="Bus to bars, batch by batch, kept alive by a sensor.",
-    )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from orchestration.history import RAW_KLINES
+from orchestration.live import LIVE_KLINES, STREAM
 from orchestration.partitions import PartitionSpace, month_symbol_key, refresh_months
 from orchestration.symbols import RAW_SYMBOLS
 from orchestration.warehouse_assets import BARS, DIMENSIONS_GROUP
@@ -34,6 +35,11 @@ def jobs() -> "list[UnresolvedAssetJobDefinition]":
         ),
         dg.define_asset_job(
             PUBLISH, dimensions | dg.AssetSelection.assets("serving"), description="Dimensions, then serving files."
+        ),
+        dg.define_asset_job(
+            STREAM,
+            dg.AssetSelection.assets(LIVE_KLINES),
+            description="Bus to bars, batch by batch; a sensor keeps it alive.",
         ),
         dg.define_asset_job(
             HEALTH,
