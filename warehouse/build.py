@@ -7,7 +7,9 @@ from datetime import datetime
 from ingestion.errors import ConfigurationError
 from ingestion.klines import Month, month_window, months_between
 from ingestion.raw_zone import RawZone
+from ingestion.retirement import retire
 from ingestion.settings import Settings
+from ingestion.stream_zone import StreamZone
 from warehouse import dbt, raw_source
 from warehouse.dbt import Window
 from warehouse.engine import connect, writing
@@ -22,6 +24,8 @@ def prepared(settings: Settings, window: Window | None) -> Iterator[Callable[[],
     with writing(settings):
         zone = RawZone(settings.raw_root)
         months = month_window((window.start, window.end)) if window else []
+        if window is not None and _is_whole(window, months):
+            retire(zone, StreamZone(settings.raw_root), months)
         versions: raw_source.Versions = {}
         with connect(settings) as connection:
             if window is None:
@@ -96,6 +100,8 @@ def require_window(settings: Settings, start: datetime | None = None, end: datet
 
 
 def landed_months(settings: Settings) -> list[Month]:
-    """Every month from the first landed one of the base interval to the last; none when nothing has landed."""
+    """Every month from the first landed one of the base interval to the last, by stream too; none when nothing has
+    landed."""
     months = [file.month for file in RawZone(settings.raw_root).history_files(interval=settings.interval)]
+    months += [Month.containing(file.day) for file in StreamZone(settings.raw_root).files()]
     return months_between(min(months).first_day, max(months).next.first_day) if months else []
