@@ -54,13 +54,13 @@ def kill_at(forks: Forks, scenario: Scenario, point: int, mutant: str | None = N
 
 
 def first_problem(forks: Forks, scenario: Scenario, mutant: str) -> str | None:
-    """What shows that a mutant is one: an undisturbed run that fails, the order of its calls, its end, or a kill, the
-    latest first; None when nothing does."""
+    """What shows that a mutant is one: an undisturbed run that fails, the order of its calls, its end, or a kill, those
+    right after something became durable first; None when nothing does."""
     scenario.restore()
     run = forks.run(scenario.step, mutant=mutant)
     found = [run.failure] if run.failure else []
     found += violations(run.calls, Path(scenario.step.home)) + differing(forks, scenario)
-    for point in range(len(run.calls), 0, -1):
+    for point in sorted(range(len(run.calls), 0, -1), key=lambda point: "sync" not in run.calls[point - 2].name):
         if found:
             break
         found = kill_at(forks, scenario, point, mutant)[1]

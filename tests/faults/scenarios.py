@@ -27,7 +27,7 @@ from warehouse.engine import connect, text, writing
 from warehouse.serving import publish
 
 _JULY_ZIP, _AUGUST_ZIP = "BTCUSDT-1h-2024-07.zip", "BTCUSDT-1h-2024-08.zip"
-_BASE = "4h"  # few bars: what is tested is how they are written, not how many
+_BASE = "1d"  # few bars: what is tested is how they are written, not how many
 _BARS_START = datetime(2024, 1, 1, tzinfo=UTC)
 _MARCH = Month(2024, 3)
 
@@ -121,11 +121,11 @@ def prepare_warehouse(place: Path, folder: Path) -> dict[str, str]:
     """
     settings = home(place, symbols="BTCUSDT", interval=_BASE)
     series = Series("BTCUSDT", _BASE)
-    put(settings, series, random_walk(series, _BARS_START, 6 * 121))
+    put(settings, series, random_walk(series, _BARS_START, 121))
     build_all(settings)
     _keep(place, folder / "unpublished")
     publish(settings)
-    put(settings, series, random_walk(series, _MARCH.start, 6 * 31, seed=7))
+    put(settings, series, random_walk(series, _MARCH.start, 31, seed=7))
     _keep(place, folder / "changed")
     build_window(settings, _MARCH.start, _MARCH.end)
     _keep(place, folder / "built")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from support.homes import bars, build_all, build_window, home, put, random_walk
+from support.homes import bars, compute_bars, home, put, random_walk
 from support.oracles import assert_tables_equal
 
 from ingestion.klines import Series, month_window
@@ -19,7 +19,7 @@ SERIES = Series("BTCUSDT", "15m")
 def rebuilt(path: Path, klines: pa.Table, covered_until: datetime | None = None) -> pa.Table:
     settings = home(path, symbols="BTCUSDT", interval="15m")
     put(settings, SERIES, klines, covered_until)
-    build_all(settings)
+    compute_bars(settings)
     return bars(settings)
 
 
@@ -38,7 +38,7 @@ def test_grown_month_by_month_equals_a_rebuild(tmp_path: Path, grown: Settings) 
     klines = random_walk(SERIES, START, 96 * 300, missing=holes(96 * 300, 1))
     put(grown, SERIES, klines)
     for month in month_window((START, START + timedelta(days=300))):
-        build_window(grown, month.start, month.end)
+        compute_bars(grown, month.start, month.end)
     assert_tables_equal(bars(grown), rebuilt(tmp_path / "rebuilt", klines))
 
 
@@ -53,7 +53,7 @@ def test_grown_in_random_steps_equals_a_rebuild(tmp_path: Path, grown: Settings,
         step_from, at = at, min(at + timedelta(minutes=15 * rng.randrange(1, 1500)), START + timedelta(days=days))
         known = klines.filter(pa.array([opened < at for opened in klines["open_time"].to_pylist()]))
         put(grown, SERIES, known, covered_until=at)
-        build_window(grown, step_from, at)
+        compute_bars(grown, step_from, at)
     assert_tables_equal(bars(grown), rebuilt(tmp_path / "rebuilt", klines, covered_until=at))
 
 
@@ -62,35 +62,35 @@ def test_earlier_months_that_come_later_equal_a_rebuild(tmp_path: Path, grown: S
     opened = klines["open_time"].to_pylist()
     later = datetime(2024, 2, 1, tzinfo=UTC)
     put(grown, SERIES, klines.filter(pa.array([time >= later for time in opened])))
-    build_all(grown)
+    compute_bars(grown)
     put(grown, SERIES, klines)
-    build_window(grown, START, later)
+    compute_bars(grown, START, later)
     assert_tables_equal(bars(grown), rebuilt(tmp_path / "rebuilt", klines))
 
 
 def test_a_month_that_changed_is_replaced_and_the_bars_after_it_follow(tmp_path: Path, grown: Settings) -> None:
     put(grown, SERIES, random_walk(SERIES, START, 96 * 91))
-    build_all(grown)
+    compute_bars(grown)
     changed = random_walk(SERIES, START, 96 * 91, missing=range(96 * 40, 96 * 42)).to_pylist()
     for row in changed[96 * 35 : 96 * 36]:
         row["close"] = row["high"]
     klines = pa.Table.from_pylist(changed, schema=random_walk(SERIES, START, 1).schema)
     put(grown, SERIES, klines)
-    build_window(grown, datetime(2024, 2, 1, tzinfo=UTC), datetime(2024, 3, 1, tzinfo=UTC))
+    compute_bars(grown, datetime(2024, 2, 1, tzinfo=UTC), datetime(2024, 3, 1, tzinfo=UTC))
     assert_tables_equal(bars(grown), rebuilt(tmp_path / "rebuilt", klines))
 
 
 def test_a_window_is_built_twice_with_the_same_result(grown: Settings) -> None:
     put(grown, SERIES, random_walk(SERIES, START, 96 * 60))
-    build_all(grown)
+    compute_bars(grown)
     once = bars(grown)
-    build_window(grown, START, START + timedelta(days=31))
+    compute_bars(grown, START, START + timedelta(days=31))
     assert bars(grown).equals(once)
 
 
 def test_the_first_run_writes_its_window_only(grown: Settings) -> None:
     put(grown, SERIES, random_walk(SERIES, START, 96 * 31))
-    build_window(grown, START + timedelta(days=3), START + timedelta(days=6))
+    compute_bars(grown, START + timedelta(days=3), START + timedelta(days=6))
     opened = bars(grown)["open_time"].to_pylist()
     assert (min(opened), max(opened)) == (START + timedelta(days=3), START + timedelta(days=6, minutes=-15))
 
@@ -99,12 +99,12 @@ def test_a_derived_bar_appears_when_it_is_closed(grown: Settings) -> None:
     until = START + timedelta(days=2, hours=7, minutes=30)
     klines = random_walk(SERIES, START, 96 * 2 + 30)
     put(grown, SERIES, klines, covered_until=until)
-    build_all(grown)
+    compute_bars(grown)
     counts = {interval: bars(grown, f"\"interval\" = '{interval}'").num_rows for interval in ("15m", "1h", "4h", "1d")}
     assert counts == {"15m": 222, "1h": 55, "4h": 13, "1d": 2}
 
 
 def test_a_derived_bar_whose_end_fell_into_an_outage_appears(grown: Settings) -> None:
     put(grown, SERIES, random_walk(SERIES, START, 96 * 31, missing=range(96 * 31 - 10, 96 * 31)))
-    build_all(grown)
+    compute_bars(grown)
     assert bars(grown, "\"interval\" = '1d'").num_rows == 31

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 import pytest
-from support.homes import bars, build_all, home, put, random_walk, rest_klines
+from support.homes import bars, compute_bars, home, put, random_walk, rest_klines
 from support.oracles import assert_indicators_equal_talib
 
 from ingestion.history.run import land_history
@@ -32,7 +32,7 @@ def test_six_simulated_years_of_three_symbols_equal_talib_at_every_interval(tmp_
         settings = home(tmp_path, archive_url=address)
         months = months_between(date(2020, 1, 1), date(2026, 1, 1))
         land_history(settings, settings.series, months)
-    build_all(settings)
+    compute_bars(settings)
     seen = assert_every_series_equals_talib(settings)
     assert len(seen) == 15
 
@@ -42,7 +42,7 @@ def test_real_five_minute_bars_equal_talib_at_every_interval(tmp_path: Path, sha
     with running(build_app(data=shared_data)) as address:
         settings = home(tmp_path, archive_url=address, symbols="BTCUSDT")
         land_history(settings, settings.series, months_between(date(2024, 7, 1), date(2025, 2, 1)))
-    build_all(settings)
+    compute_bars(settings)
     assert assert_every_series_equals_talib(settings) == {
         ("BTCUSDT", interval) for interval in ("5m", "15m", "1h", "4h", "1d")
     }
@@ -56,19 +56,20 @@ def test_real_rest_bars_with_their_outages_equal_talib(
     settings = home(tmp_path, interval=interval)
     for series in settings.series:
         put(settings, series, rest_klines(shared_data / "rest" / series.symbol / interval, series))
-    build_all(settings)
+    compute_bars(settings)
     seen = assert_every_series_equals_talib(settings)
     assert {found for _, found in seen} == {interval, *derived}
 
 
-@pytest.mark.parametrize("count", [1, 14, 15, 19, 20, 33, 34, 49, 50, 51, 1023, 1024, 1025, 2048, 2100])
-def test_short_and_block_sized_series_equal_talib(tmp_path: Path, count: int) -> None:
-    settings = home(tmp_path, symbols="BTCUSDT", interval="1d")
-    put(settings, settings.series[0], random_walk(settings.series[0], datetime(2019, 1, 1, tzinfo=UTC), count))
-    build_all(settings)
-    table = bars(settings)
-    assert table.num_rows == count
-    assert_indicators_equal_talib(table)
+def test_short_and_block_sized_series_equal_talib(tmp_path: Path) -> None:
+    counts = [1, 14, 15, 19, 20, 33, 34, 49, 50, 51, 1023, 1024, 1025, 2048, 2100]
+    settings = home(tmp_path, symbols=",".join(f"N{count}USDT" for count in counts), interval="1d")
+    for series, count in zip(settings.series, counts, strict=True):
+        put(settings, series, random_walk(series, datetime(2019, 1, 1, tzinfo=UTC), count))
+    compute_bars(settings)
+    assert len(assert_every_series_equals_talib(settings)) == len(counts)
+    for series, count in zip(settings.series, counts, strict=True):
+        assert bars(settings, f"symbol = '{series.symbol}'").num_rows == count
 
 
 def test_a_market_that_does_not_move_equals_talib(tmp_path: Path) -> None:
@@ -79,7 +80,7 @@ def test_a_market_that_does_not_move_equals_talib(tmp_path: Path) -> None:
     for row in still[100:]:
         row |= dict.fromkeys(("open", "high", "low", "close"), still[100]["close"])
     put(settings, series, moving.from_pylist(still, schema=moving.schema))
-    build_all(settings)
+    compute_bars(settings)
     assert_indicators_equal_talib(bars(settings, "\"interval\" = '1h'"))
 
 
@@ -89,5 +90,5 @@ def test_bars_that_come_in_disorder_equal_talib(tmp_path: Path) -> None:
     for series in settings.series:
         klines = random_walk(series, datetime(2024, 1, 1, tzinfo=UTC), 2500, seed=len(series.symbol))
         put(settings, series, klines.take(np.random.default_rng(7).permutation(klines.num_rows)))
-    build_all(settings)
+    compute_bars(settings)
     assert len(assert_every_series_equals_talib(settings)) == 6

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from support.homes import INGESTED_AT, bars, build_all, home, put, rest_klines
+from support.homes import INGESTED_AT, bars, compute_bars, home, put, rest_klines
 
 from ingestion.klines import KLINE_SCHEMA, Series
 
@@ -47,7 +47,7 @@ def test_bars_around_an_outage_equal_the_exchanges_own(
     series = settings.series[0]
     klines = recorded(next((shared_data / "outage-5m").glob(f"{symbol}-5m-*.csv")), series)
     put(settings, series, klines)
-    build_all(settings)
+    compute_bars(settings)
 
     first, last = min(klines["open_time"].to_pylist()), max(klines["open_time"].to_pylist())
     own = rest_klines(shared_data / "rest" / symbol / interval, Series(symbol, interval)).to_pylist()
