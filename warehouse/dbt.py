@@ -143,10 +143,9 @@ def run(settings: Settings, args: Sequence[str], on_result: Callable[[dict[str, 
     from dbt.cli.main import dbtRunner
     from dbt_common.events.functions import msg_to_dict
 
-    # A copy (20 ms), because a run leaves marks: an ephemeral model that was put into a query once is taken for done,
-    # and is missing from the next run's query.
-    manifest = _manifest().deepcopy()
-    runner = dbtRunner(manifest, [lambda event: on_result(msg_to_dict(event))] if on_result else None)
+    # The same manifest each time. (With ephemeral models it would have to be a copy: one that was put into a query once
+    # is taken for done, and is missing from the next run's query.)
+    runner = dbtRunner(_manifest(), [lambda event: on_result(msg_to_dict(event))] if on_result else None)
     # The log goes without what debugs dbt itself: writing it is a fifth of dbt's own time. The SQL is in target_dir.
     flags = ["--no-use-colors", "--log-level-file", "info", *([] if on_result else ["--quiet"])]
     with environment(settings):

@@ -20,10 +20,7 @@
     'sma_20', 'ema_50', 'rsi_14', 'macd', 'macd_signal', 'bb_upper', 'bb_middle', 'bb_lower'
 ] -%}
 
-with bars_of_window as (
-    select {{ columns | join(', ') }}
-    from {{ ref('int_klines') }}
-),
+with {{ bars_of_window('bars_of_window') }},
 
 {% if is_incremental() -%}
     {%- set starts = memory_starts() -%}

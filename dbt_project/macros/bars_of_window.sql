@@ -1,14 +1,17 @@
 {#
-    The bars of the run's window: the base interval as landed, and each longer interval rolled up from the one before
-    it, each in its own window. Sums run over decimals, so they are exact. A derived bar appears when it is closed: when
-    what has landed covers all of its time.
+    Common table expressions, the last one called `name`: the bars of the run's window, the base interval as landed, and
+    each longer interval rolled up from the one before it, each in its own window. Sums run over decimals, so they are
+    exact. A derived bar appears when it is closed: when what has landed covers all of its time.
+
+    (Not an ephemeral model: to put one into another model's query dbt parses the whole query, half a second each time.)
 #}
+{% macro bars_of_window(name) -%}
 {%- set measures = [
     'volume', 'quote_volume', 'trades', 'taker_buy_base_volume', 'taker_buy_quote_volume'
 ] -%}
 {%- set levels = [var('base_interval')] + rollup_intervals() -%}
 
-with {{ cte_name('bars', levels[0]) }} as (
+{{ cte_name('bars', levels[0]) }} as (
     select
         symbol,
         {{ interval_column() }},
@@ -84,20 +87,23 @@ all_bars as (
                 <= {{ to_micros('coverage.covered_until') }}
         {%- endif %}
     {%- endfor %}
-)
+),
 
-select
-    symbol,
-    {{ interval_column() }},
-    open_time,
-    close_time,
-    {%- for column in ['open', 'high', 'low', 'close', 'volume', 'quote_volume'] %}
-        cast({{ column }} as {{ double_type() }}) as {{ column }},
-    {%- endfor %}
-    cast(trades as bigint) as trades,
-    {%- for column in ['taker_buy_base_volume', 'taker_buy_quote_volume'] %}
-        cast({{ column }} as {{ double_type() }}) as {{ column }},
-    {%- endfor %}
-    source,
-    ingested_at
-from all_bars
+{{ name }} as (
+    select
+        symbol,
+        {{ interval_column() }},
+        open_time,
+        close_time,
+        {%- for column in ['open', 'high', 'low', 'close', 'volume', 'quote_volume'] %}
+            cast({{ column }} as {{ double_type() }}) as {{ column }},
+        {%- endfor %}
+        cast(trades as bigint) as trades,
+        {%- for column in ['taker_buy_base_volume', 'taker_buy_quote_volume'] %}
+            cast({{ column }} as {{ double_type() }}) as {{ column }},
+        {%- endfor %}
+        source,
+        ingested_at
+    from all_bars
+)
+{%- endmacro %}
