@@ -6,6 +6,7 @@ A batch written twice is one file. A day's files are put together into one from 
 owns the day. Which file a bar lies in says nothing: where two have the same bar, staging decides.
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
@@ -44,6 +45,11 @@ class StreamFile:
 
 class StreamZone(Store):
     """Reads and writes the stream's part of the raw zone under `root`. Safe to share between threads and processes."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__(root)
+        # Files never change: the footers of those read last need not be opened again.
+        self.extents = functools.lru_cache(maxsize=4096)(self._read_extents)
 
     def write(self, rows: pa.Table) -> list[StreamFile]:
         """Add bars, in KLINE_SCHEMA: one file for each day on which one of them opened. Writing them again adds
@@ -90,7 +96,7 @@ class StreamZone(Store):
         with self._fs.open(self._path(file), "rb") as opened:
             return pq.read_table(opened, schema=KLINE_SCHEMA)
 
-    def extents(self, file: StreamFile) -> dict[Series, Window]:
+    def _read_extents(self, file: StreamFile) -> dict[Series, Window]:
         """From the first bar's open to the last bar's end, for each series of a file; from its footer alone."""
         with self._fs.open(self._path(file), "rb") as opened:
             told = json.loads(pq.read_schema(opened).metadata[_METADATA_KEY])

@@ -28,6 +28,7 @@ class LiveWarehouse:
 
     def __init__(self, settings: Settings) -> None:
         self._settings, self._zone = settings, RawZone(settings.raw_root)
+        self._streamed = StreamZone(settings.raw_root)
         self._turn = turn_at(settings)
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._served: list[ServedFile] = []
@@ -42,7 +43,7 @@ class LiveWarehouse:
         self._untidy = _around(self._untidy, stretch.window)
         if not self._served:
             return self._begin(stretch)
-        raw_source.prepare_live(connection, self._zone, self._settings.interval, stretch)
+        raw_source.prepare_live(connection, self._zone, self._streamed, self._settings.interval, stretch)
         dbt.run(self._settings, dbt.live_args(dbt.Window(*stretch.window), self._settings.interval))
         published, self._served = serving.publish_bars(self._settings, connection, self._served)
         return published
@@ -62,7 +63,9 @@ class LiveWarehouse:
         connection = self._open()
         self._compact(self._untidy)
         symbols = tuple(self._settings.symbols)
-        raw_source.prepare_live(connection, self._zone, self._settings.interval, Stretch(self._untidy, symbols))
+        raw_source.prepare_live(
+            connection, self._zone, self._streamed, self._settings.interval, Stretch(self._untidy, symbols)
+        )
         dbt.run(self._settings, dbt.tidy_args(dbt.Window(*self._untidy), self._settings.interval))
         dimensions = serving.write_dimensions(self._settings, connection)
         _, self._served = serving.publish_bars(self._settings, connection, self._served, dimensions)
@@ -90,12 +93,11 @@ class LiveWarehouse:
 
     def _compact(self, window: Window) -> None:
         """Nobody reads these files meanwhile: who would has to wait for its turn."""
-        streamed = StreamZone(self._settings.raw_root)
-        files = streamed.files(raw_source.whole_days(window))
+        files = self._streamed.files(raw_source.whole_days(window))
         for day in {file.day for file in files}:
             of_day = [file for file in files if file.day == day]
             if len(of_day) > _FILES_OF_A_DAY:
-                streamed.replace(of_day, one_row_per_bar(streamed.read(file) for file in of_day))
+                self._streamed.replace(of_day, one_row_per_bar(self._streamed.read(file) for file in of_day))
 
     def __enter__(self) -> Self:
         return self

@@ -73,12 +73,13 @@ def prepare(connection: duckdb.DuckDBPyConnection, zone: RawZone, interval: str,
     return _versions(files, differences)
 
 
-def prepare_live(connection: duckdb.DuckDBPyConnection, zone: RawZone, interval: str, stretch: Stretch) -> None:
+def prepare_live(
+    connection: duckdb.DuckDBPyConnection, zone: RawZone, streamed: StreamZone, interval: str, stretch: Stretch
+) -> None:
     """Point `klines` at what is needed for bars that came by stream: the whole UTC days that they touch, of their
     symbols alone."""
     _make_tables(connection)
     days = whole_days(stretch.window)
-    streamed = StreamZone(zone.root_url)
     stream_files = streamed.files(days)
     files = [
         file

@@ -29,7 +29,10 @@
         source,
         ingested_at
     from {{ ref('stg_klines') }}
-    where {{ interval_column() }} = '{{ levels[0] }}' and {{ in_window('open_time', levels[-1]) }}
+    where
+        {{ interval_column() }} = '{{ levels[0] }}'
+        and {{ in_window('open_time', levels[-1]) }}
+        and {{ in_scope('symbol') }}
 ),
 
 coverage as (

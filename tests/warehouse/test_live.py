@@ -1,0 +1,191 @@
+"""Bars that come by stream are, at every moment, what a warehouse built at once from the same bars has."""
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from support.homes import bars, build_all, compute_bars, home, put, random_walk
+from support.live import between, copied_raw_zone, streamed
+from support.oracles import assert_tables_equal
+
+from ingestion.klines import Series
+from ingestion.microbatch import stretches
+from ingestion.settings import Settings
+from ingestion.stream_zone import StreamZone
+from warehouse.live import LiveWarehouse
+from warehouse.serving import publish, run_query
+
+START = datetime(2024, 6, 20, tzinfo=UTC)
+SYMBOLS = ("BTCUSDT", "ETHUSDT")
+# History has nine days, and the stream goes on for three, over the end of a month.
+KNOWN, ALL = 96 * 9, 96 * 12
+KLINES = pa.concat_tables(
+    random_walk(Series(symbol, "15m"), START, ALL, seed=seed) for seed, symbol in enumerate(SYMBOLS)
+)
+
+
+def at(position: int) -> datetime:
+    return START + timedelta(minutes=15 * position)
+
+
+@pytest.fixture(scope="module")
+def landed(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A home whose history ends at KNOWN, built and published; for copying."""
+    settings = home(tmp_path_factory.mktemp("landed"), symbols=",".join(SYMBOLS), interval="15m")
+    for symbol in SYMBOLS:
+        known = KLINES.filter(pc.and_(pc.equal(KLINES["symbol"], symbol), pc.less(KLINES["open_time"], at(KNOWN))))
+        put(settings, Series(symbol, "15m"), known, covered_until=at(KNOWN))
+    build_all(settings)
+    publish(settings)
+    return settings
+
+
+@pytest.fixture
+def settings(landed: Settings, tmp_path: Path) -> Settings:
+    mine = copied_raw_zone(landed, tmp_path / "home")
+    compute = tmp_path / "home" / "warehouse"
+    compute.mkdir()
+    (compute / "klinehouse.duckdb").write_bytes(landed.warehouse_path.read_bytes())
+    publish(mine)
+    return mine
+
+
+@pytest.fixture
+def live(settings: Settings) -> Iterator[LiveWarehouse]:
+    with LiveWarehouse(settings) as warehouse:
+        yield warehouse
+
+
+def come(live: LiveWarehouse, settings: Settings, rows: pa.Table) -> None:
+    """A micro-batch of these rows."""
+    rows = streamed(rows)
+    StreamZone(settings.raw_root).write(rows)
+    for stretch in stretches(rows):
+        live.apply(stretch)
+
+
+def rebuilt(settings: Settings, tmp_path: Path) -> pa.Table:
+    other = copied_raw_zone(settings, tmp_path / "rebuilt")
+    compute_bars(other)
+    return bars(other)
+
+
+def assert_as_rebuilt(live: LiveWarehouse, settings: Settings, tmp_path: Path) -> None:
+    live.close()
+    assert_tables_equal(bars(settings), rebuilt(settings, tmp_path))
+
+
+def test_bars_that_come_one_by_one_are_those_of_a_rebuild(
+    live: LiveWarehouse, settings: Settings, tmp_path: Path
+) -> None:
+    """Over the end of an hour, of a day and of a month, and a batch in which one symbol is late."""
+    start = 96 * 10 + 90
+    come(live, settings, between(KLINES, KNOWN, start))
+    for position in range(start, start + 10):
+        come(live, settings, between(KLINES, position, position + 1))
+    btc, eth = (between(KLINES, start + 10, start + 11).slice(i, 1) for i in range(2))
+    come(live, settings, btc)
+    come(live, settings, eth)
+    assert_as_rebuilt(live, settings, tmp_path)
+
+
+def test_bars_that_come_late_and_in_disorder_are_those_of_a_rebuild(
+    live: LiveWarehouse, settings: Settings, tmp_path: Path
+) -> None:
+    order = list(range(KNOWN, ALL, 12))
+    random.Random(3).shuffle(order)
+    for position in order:
+        come(live, settings, between(KLINES, position, position + 12))
+    live.close()
+    expected = rebuilt(settings, tmp_path)
+    assert expected.num_rows > 2 * ALL
+    assert_tables_equal(bars(settings), expected)
+
+
+def test_a_bar_that_comes_again_with_other_values_counts_as_the_latest_says(
+    live: LiveWarehouse, settings: Settings, tmp_path: Path
+) -> None:
+    come(live, settings, between(KLINES, KNOWN, KNOWN + 20))
+    other = between(KLINES, KNOWN + 5, KNOWN + 6).to_pylist()
+    for row in other:
+        row["close"] = row["high"]
+        row["close_time"] += timedelta(microseconds=1)  # ingested later, see streamed
+    come(live, settings, pa.Table.from_pylist(other, schema=KLINES.schema))
+    assert_as_rebuilt(live, settings, tmp_path)
+
+
+def test_a_batch_that_comes_again_changes_nothing(live: LiveWarehouse, settings: Settings) -> None:
+    come(live, settings, between(KLINES, KNOWN, KNOWN + 4))
+    live.close()
+    once = bars(settings)
+    come(live, settings, between(KLINES, KNOWN, KNOWN + 4))
+    live.close()
+    assert bars(settings).equals(once)
+    assert len(StreamZone(settings.raw_root).files()) == 1
+
+
+def test_readers_see_the_bars_of_a_batch(live: LiveWarehouse, settings: Settings) -> None:
+    come(live, settings, between(KLINES, KNOWN, KNOWN + 4))
+    found = run_query(
+        settings,
+        """select "interval", max(open_time), count(ema_50) = count(*) - 98
+        from market_data_unified where "interval" in ('15m', '1h') group by 1 order by 1""",
+    ).rows
+    assert found == [("15m", at(KNOWN + 3), True), ("1h", at(KNOWN), True)]
+
+
+def test_a_symbol_without_new_bars_is_left_alone(live: LiveWarehouse, settings: Settings) -> None:
+    live.close()
+    before = bars(settings, "symbol = 'ETHUSDT'")
+    come(live, settings, between(KLINES, KNOWN, KNOWN + 8).slice(0, 8))
+    live.close()
+    assert bars(settings, "symbol = 'ETHUSDT'").equals(before)
+    assert bars(settings, "symbol = 'BTCUSDT' and \"interval\" = '15m'").num_rows == KNOWN + 8
+
+
+def test_a_home_may_begin_with_the_stream(tmp_path: Path) -> None:
+    settings = home(tmp_path / "new", symbols=",".join(SYMBOLS), interval="15m")
+    with LiveWarehouse(settings) as live:
+        for position in range(3):
+            come(live, settings, between(KLINES, position, position + 1))
+    assert run_query(settings, "select count(*) from market_data_unified").rows == [(6,)]
+    assert_tables_equal(bars(settings), rebuilt(settings, tmp_path))
+
+
+def test_building_history_again_keeps_what_came_by_stream(
+    live: LiveWarehouse, settings: Settings, tmp_path: Path
+) -> None:
+    come(live, settings, between(KLINES, KNOWN, KNOWN + 100))
+    live.close()
+    expected = bars(settings)
+    build_all(settings)
+    assert_tables_equal(bars(settings), expected)
+
+
+def test_tidying_puts_files_together_and_brings_gaps_and_dimensions_up_to_date(
+    live: LiveWarehouse, settings: Settings, tmp_path: Path
+) -> None:
+    for position in set(range(31)) - {10}:
+        StreamZone(settings.raw_root).write(streamed(between(KLINES, KNOWN + position, KNOWN + position + 1)))
+    come(live, settings, pa.concat_tables([between(KLINES, KNOWN, KNOWN + 1), between(KLINES, KNOWN + 30, KNOWN + 31)]))
+    live.tidy()
+    assert len(StreamZone(settings.raw_root).files()) == 1
+    assert run_query(settings, "select symbol, first_missing_open_time, missing_bars from klines_gaps").rows == [
+        (symbol, at(KNOWN + 10), 1) for symbol in SYMBOLS
+    ]
+    assert run_query(settings, "select distinct last_open_time from dim_symbols").rows == [(at(KNOWN + 30),)]
+    assert_as_rebuilt(live, settings, tmp_path)
+
+
+def test_the_warehouse_is_given_away_only_when_it_is_wanted(live: LiveWarehouse, settings: Settings) -> None:
+    come(live, settings, between(KLINES, KNOWN, KNOWN + 1))
+    live.give_way()
+    assert live._turn.is_taken
+    waiting = live._turn._queue.__class__(settings.warehouse_path.with_suffix(".queue"), is_singleton=False)
+    with waiting.acquire():
+        live.give_way()
+    assert not live._turn.is_taken
