@@ -7,7 +7,18 @@ import dagster as dg
 from dagster_dbt import DbtProject
 
 from ingestion.settings import Settings, load_settings
-from orchestration import checks, history, live, schedules, serving, standing, symbols, warehouse_assets
+from orchestration import (
+    checks,
+    healing,
+    history,
+    live,
+    schedules,
+    serving,
+    standing,
+    symbols,
+    warehouse_assets,
+    watching,
+)
 from orchestration.partitions import current_partition_space
 from warehouse import dbt
 
@@ -32,10 +43,17 @@ def build_defs(settings: Settings | None = None, resource_overrides: Mapping[str
             history.quarantine_check(settings),
             checks.bars_checks(settings),
             standing.partitions_check(settings, space),
+            watching.arriving_check(settings),
         ],
-        jobs=schedules.jobs(),
+        jobs=[*schedules.jobs(), healing.heal_job(settings)],
         schedules=schedules.schedules(space),
-        sensors=[schedules.automation(), live.keep_streaming()],
+        sensors=[
+            schedules.automation(),
+            live.keep_streaming(),
+            healing.heal_sensor(settings),
+            watching.watch_ingestion(settings),
+            watching.note_failures(settings),
+        ],
         resources={**resources, **(resource_overrides or {})},
     )
 

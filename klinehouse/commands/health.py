@@ -90,24 +90,16 @@ def heal(
 ) -> None:
     """Ask the exchange for exactly what is missing, holes in the middle included; then build and publish it."""
     from ingestion.history.coverage import coverage as read
-    from ingestion.history.run import land_history, raise_for
+    from ingestion.history.run import raise_for
     from ingestion.raw_zone import RawZone
-    from warehouse.build import build_changed
-    from warehouse.serving import publish
+    from warehouse import healing
 
     settings = history_settings(symbols, interval, start, max_wait)
     wanted = set(months_until(settings, end))
     found = read(RawZone(settings.raw_root), settings.series, Month.containing(settings.start))
-    missing = [(line.series, [month for month in line.missing if month in wanted]) for line in found]
-    results = []
-    with progress(sum(len(months) for _, months in missing), "heal", quiet=json) as bar:
-        for series, months in missing:
-            if months:
-                results += land_history(settings, [series], months, on_result=lambda result: bar.advance())
-        if any(result.files for result in results):
-            bar.describe("build")
-            build_changed(settings)
-            publish(settings)
+    missing = {line.series: [month for month in line.missing if month in wanted] for line in found}
+    with progress(sum(map(len, missing.values())), "heal, then build", quiet=json) as bar:
+        results = healing.heal(settings, missing, on_result=lambda result: bar.advance())
     show_banner(settings)
     print_landed(settings.series, results, environment_of(settings), as_json=json, title="Healed")
     raise_for(results)

@@ -1,0 +1,94 @@
+"""Noticing that something stands still or failed: the check of the live path, and the sensor of failed runs."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from ingestion.binance.exchange import Exchange
+from ingestion.errors import ExchangeRefused
+from ingestion.settings import Settings
+from orchestration.live import LIVE_KLINES
+from warehouse.serving import VIEW_FILE, run_query
+
+STALLED_AFTER = timedelta(minutes=10)
+_CHECK = "arriving"
+
+
+def stalled(newest: Mapping[str, datetime], symbols: Sequence[str], now: datetime) -> list[str]:
+    """The symbols whose newest bar closed more than STALLED_AFTER before `now`, which is the exchange's clock."""
+    return [symbol for symbol in symbols if symbol not in newest or now - newest[symbol] > STALLED_AFTER]
+
+
+def arriving_check(settings: Settings) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=LIVE_KLINES, name=_CHECK, description=f"A bar of each symbol closed in the last {STALLED_AFTER}."
+    )
+    def arriving() -> dg.AssetCheckResult:
+        found = _judged(settings)
+        return dg.AssetCheckResult(passed=found.passed, severity=found.severity, metadata=dict(found.metadata))
+
+    return arriving
+
+
+def watch_ingestion(settings: Settings) -> dg.SensorDefinition:
+    @dg.sensor(
+        name="watch_ingestion",
+        minimum_interval_seconds=60,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Evaluates the check `{_CHECK}` of live_klines every minute, by the exchange's clock.",
+    )
+    def sensor() -> dg.SensorResult | dg.SkipReason:
+        if not (settings.serving_dir / VIEW_FILE).exists():
+            return dg.SkipReason("Nothing has been published.")
+        return dg.SensorResult(asset_events=[_judged(settings)])
+
+    return sensor
+
+
+def _judged(settings: Settings) -> dg.AssetCheckEvaluation:
+    try:
+        with Exchange(settings) as exchange:
+            now = exchange.rest.now
+    except ExchangeRefused as refused:
+        return _evaluation(passed=False, metadata={"reason": str(refused)})
+    rows = run_query(
+        settings,
+        'select symbol, max(close_time) from market_data_unified where "interval" = ? group by symbol',
+        parameters=[settings.interval],
+    ).rows
+    late = stalled(dict(rows), settings.symbols, now)
+    metadata = {"exchange_time": now.isoformat(), "stalled": ", ".join(late) or "none"}
+    return _evaluation(passed=not late, metadata=metadata)
+
+
+def _evaluation(*, passed: bool, metadata: Mapping[str, str]) -> dg.AssetCheckEvaluation:
+    return dg.AssetCheckEvaluation(
+        check_name=_CHECK,
+        asset_key=LIVE_KLINES,
+        passed=passed,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata=dict(metadata),
+    )
+
+
+def note_failures(settings: Settings) -> dg.SensorDefinition:
+    @dg.run_failure_sensor(
+        name="note_failures",
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Adds a line to logs/failed_runs.jsonl for each run that failed.",
+    )
+    def sensor(context: dg.RunFailureSensorContext) -> None:
+        line = {
+            "failed_at": datetime.now(UTC).isoformat(),
+            "run": context.dagster_run.run_id,
+            "job": context.dagster_run.job_name,
+            "error": context.failure_event.message,
+        }
+        context.log.error(json.dumps(line))
+        settings.log_dir.mkdir(parents=True, exist_ok=True)
+        with (settings.log_dir / "failed_runs.jsonl").open("a") as log:
+            log.write(json.dumps(line) + "\n")
+
+    return sensor
