@@ -60,14 +60,14 @@ class Tape:
         self._listing = market.listings[series.symbol]
         length = INTERVAL_MICROS[series.interval]
         self._by_month = length is None or length > DAY_MICROS
-        # The bar that is open at `start` opened in the window before it at the earliest.
-        first = max(instant_of(start), self._listing.first) - timedelta(days=8)
+        # The bar that is open at `start` opened on the same day; one of more than a day in its month or that before.
+        first = max(instant_of(start), self._listing.first)
         self._next_window = first.replace(hour=0, minute=0, second=0, microsecond=0)
         if self._by_month:
-            self._next_window = Month.containing(self._next_window.date()).start
+            self._next_window = Month.containing((first - timedelta(days=7)).date()).start
         self._pieces: list[_Piece] = []
         self._place = 0
-        while self.ended is False and self.close_time < start:
+        while not self.ended and self.close_time < start:
             self.advance()
 
     @property
