@@ -39,7 +39,8 @@ class Follower(Protocol):
     def is_combined(self) -> bool: ...
 
     @property
-    def is_silent(self) -> bool: ...
+    def why(self) -> str:
+        """What keeps frames from it, when something does."""
 
     def send(self, frame: bytes) -> bool: ...
 
@@ -178,7 +179,8 @@ class Feed:
         if not channel.tape.ended and self._trouble.strikes("stream_drop", _bar(channel)):
             share = 0.2 + 0.6 * self._trouble.lot("the middle", _bar(channel))
             tape = channel.tape
-            channel.drop_at = tape.open_time + int((tape.close_time - tape.open_time) * share)
+            middle = tape.open_time + int((tape.close_time - tape.open_time) * share)
+            channel.drop_at = middle if middle > channel.since else _NEVER
 
     def _drop(self, channel: _Channel) -> None:
         channel.drop_at = _NEVER
@@ -229,7 +231,7 @@ class Feed:
             if follower.send(made + made if twice else made):
                 fault = None
             elif fault is not None:
-                fault = "stream_silence" if follower.is_silent else "closing"
+                fault = follower.why
         return fault
 
     def _send_garbage(self, channel: _Channel) -> None:
