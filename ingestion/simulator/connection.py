@@ -152,10 +152,10 @@ class Connection(asyncio.Protocol):
         return self._is_open
 
     def drop(self, why: str) -> None:
-        """Cut the connection without a word, as a broken network does."""
+        """Cut the connection without a word, as a broken network does; what was sent before still leaves."""
         self._why = why
-        self._transport.abort()
         self._leave()
+        asyncio.get_running_loop().call_soon(self._transport.abort)
 
     def be_silent(self, seconds: float) -> None:
         """Stay open and write nothing, not even an answer."""
