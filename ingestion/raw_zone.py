@@ -370,7 +370,7 @@ def write_durably(path: Path, content: bytes | pa.Buffer, *, keep_existing: bool
 
     With `keep_existing` a file that is already there wins, whoever else is writing at the same time.
     """
-    _make_folder(path.parent)
+    make_folder(path.parent)
     # Half of the digits: a name has 255 bytes, of which one in quarantine may need 231.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:16]}")
     try:
@@ -390,7 +390,7 @@ def write_durably(path: Path, content: bytes | pa.Buffer, *, keep_existing: bool
         temporary.unlink(missing_ok=True)
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """Make a folder and those above it that are missing, durably: each is a name in the one above."""
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(parents=True, exist_ok=True)

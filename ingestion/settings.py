@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     warehouse_wait: float = Field(30.0, ge=0, description="Seconds to wait for a busy warehouse.")
     warehouse_memory_mb: int = Field(2048, ge=256, description="Memory limit of the warehouse engine.")
     serving_grace: float = Field(600.0, ge=0, description="Seconds that superseded serving files stay readable.")
+    bus: Literal["local", "pubsub"] = Field("local", description="Message bus: a queue in HOME/bus, or Google Pub/Sub.")
+    pubsub_project: str = Field("", description="Google Cloud project of the Pub/Sub topics.")
     ui_host: str = Field("127.0.0.1", description="Address of the Dagster UI.")
     ui_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI.")
 
@@ -123,6 +125,10 @@ class Settings(BaseSettings):
     @property
     def serving_dir(self) -> Path:
         return self.home / "serving"
+
+    @property
+    def bus_path(self) -> Path:
+        return self.home / "bus" / "bus.sqlite"
 
     @property
     def dagster_home(self) -> Path:

@@ -2,7 +2,7 @@
 
 A message is published to a topic; each subscription of the topic gets its own copy. A pulled message is leased for the
 subscription's ack deadline: acknowledged it is gone, rejected or left alone it is delivered again, later each time,
-and after MAX_DELIVERY_ATTEMPTS attempts it becomes a dead letter: a message of the dead-letter topic that says why.
+and after `max_delivery_attempts` deliveries it becomes a dead letter: a message of the dead-letter topic that says why.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,15 @@ MICROBATCH = "crypto-klines-microbatch-sub"
 MONITORING = "crypto-klines-monitoring-sub"
 DEAD_LETTERS_SUBSCRIPTION = "crypto-klines-dlq-sub"
 
-# Attributes of a dead letter besides those of the message: why it was rejected, by whom, and when it was first sent.
+# Attributes of a dead letter besides those of the message: why it was rejected, by whom, after how many deliveries, and
+# when it was first sent.
 REASON = "dead_letter_reason"
 SUBSCRIPTION = "dead_letter_subscription"
+ATTEMPTS = "dead_letter_attempts"
 FIRST_PUBLISHED = "dead_letter_first_published"
+
+# The longest lease, and the longest extension of one, that Pub/Sub gives.
+MAX_LEASE = timedelta(seconds=600)
 
 
 @dataclass(frozen=True)
@@ -37,11 +42,18 @@ class Subscription:
     dead_letter_topic: str | None = DEAD_LETTERS
 
 
-# The dead letters themselves, and what is only watched, are not dead-lettered again.
+# The dead letters themselves, and what is only watched, are not dead-lettered again. Dead letters are looked at and
+# given back: without a backoff, so that they can be looked at again at once.
 TOPOLOGY = (
     Subscription(MICROBATCH, KLINES),
     Subscription(MONITORING, KLINES, dead_letter_topic=None),
-    Subscription(DEAD_LETTERS_SUBSCRIPTION, DEAD_LETTERS, dead_letter_topic=None),
+    Subscription(
+        DEAD_LETTERS_SUBSCRIPTION,
+        DEAD_LETTERS,
+        dead_letter_topic=None,
+        min_backoff=timedelta(0),
+        max_backoff=timedelta(0),
+    ),
 )
 
 
@@ -66,10 +78,12 @@ class Received:
 
 @dataclass(frozen=True)
 class Backlog:
-    """What a subscription has not acknowledged: how many messages, and when the oldest of them was published."""
+    """What a subscription has not acknowledged: how many messages, when the oldest of them was published, and how many
+    of them are leased (None: the bus does not tell)."""
 
     messages: int
     oldest: datetime | None
+    leased: int | None = None
 
 
 class Bus(Protocol):
@@ -91,7 +105,8 @@ class Bus(Protocol):
         """Give messages back: they come again after the backoff, or become dead letters with this reason."""
 
     def extend(self, subscription: str, ack_ids: Sequence[str], seconds: float) -> None:
-        """Lease messages for so many seconds from now; 0 gives them back at once."""
+        """Lease messages for so many seconds from now, MAX_LEASE at most; 0 gives them back: at once, on Pub/Sub after
+        the subscription's backoff."""
 
     def backlog(self, subscription: str) -> Backlog:
         """What waits there, leased messages included. Pub/Sub tells it only through Cloud Monitoring: there, what

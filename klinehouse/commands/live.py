@@ -27,7 +27,6 @@ def collect(
     It tells /health, /metrics and /latest on KLINEHOUSE_COLLECTOR_HOST and KLINEHOUSE_COLLECTOR_PORT.
     """
     from ingestion.bus.local import LocalBus
-
     from ingestion.collector.service import Service
 
     settings = load_settings(symbols=symbols, interval=interval)

@@ -36,8 +36,8 @@ MUTANTS = {
     "written under its final name": Mutant(
         "files that changed",
         _RAW,
-        "    _make_folder(path.parent)\n",
-        "    _make_folder(path.parent)\n    path.write_bytes(content)\n    return\n",
+        "    make_folder(path.parent)\n",
+        "    make_folder(path.parent)\n    path.write_bytes(content)\n    return\n",
     ),
     "a refusal noted before the file is kept": Mutant(
         "bad months",
