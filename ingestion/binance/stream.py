@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import websocket
-from websocket._abnf import ABNF, continuous_frame, frame_buffer
+from websocket import ABNF, continuous_frame, frame_buffer
 
 from ingestion.binance.http import SIMULATED_HEADER
 from ingestion.errors import UsageError

@@ -26,7 +26,7 @@ from ingestion.klines import Series
 _LOG = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT = 10.0
-_LONGEST_READ = 0.5
+_LONGEST_READ = 0.2
 
 
 @dataclass(frozen=True)
