@@ -127,7 +127,7 @@ def market_files(market: Market, now: Callable[[], datetime], trouble: Trouble |
         if not len(bars):
             return None
         if trouble:
-            bars = trouble.differing(series, bars)
+            bars = trouble.differing(series, market.listings[series.symbol], bars)
         name = f"{series.symbol}-{series.interval.replace('M', 'mo')}-{period}.csv"
         return instant_of(int(bars.close_time[-1]) + 1), _zip(name, _csv(bars))
 

@@ -1,13 +1,13 @@
 """The body of exchangeInfo: symbols with their status, assets and filters, in the form of 2026."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from starlette.requests import Request
 
-from ingestion.simulator.market import LISTINGS, UNIT, Listing
+from ingestion.simulator.listings import UNIT, Listing
 from ingestion.simulator.parameters import Refused, checked_symbol, invalid, read_query, unknown_symbol
 
 Entry = dict[str, Any]
@@ -63,11 +63,11 @@ def _flag(text: str) -> bool:
     return text == "true"
 
 
-def market_symbols(now: datetime) -> list[Entry]:
-    """What the simulated market lists at `now`: nothing before its first minute, BREAK from its end on."""
+def market_symbols(listings: Mapping[str, Listing], now: datetime) -> list[Entry]:
+    """The listings as they are shown at `now`: nothing before its first minute, BREAK from its end on."""
     return [
         symbol_entry(symbol, "TRADING" if listing.end is None or now < listing.end else "BREAK", listing)
-        for symbol, listing in LISTINGS.items()
+        for symbol, listing in listings.items()
         if listing.first <= now
     ]
 

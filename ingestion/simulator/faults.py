@@ -85,6 +85,26 @@ class Faults:
         float, Fault(_SHARE, "bars whose volume, trades and close in the archive are not REST's")
     ] = 0.0
 
+    stream_refused: Annotated[float, Fault(_SHARE, "handshakes of the stream answered with 503")] = 0.0
+    stream_drop: Annotated[
+        float, Fault(_SHARE, "bars in whose middle the connections that follow them are cut off")
+    ] = 0.0
+    stream_missing_close: Annotated[float, Fault(_SHARE, "bars whose closing frame never comes")] = 0.0
+    stream_late_close: Annotated[
+        float, Fault(_SHARE, "bars whose closing frame comes after the next frame of the stream")
+    ] = 0.0
+    stream_duplicates: Annotated[float, Fault(_SHARE, "frames of the stream that come twice")] = 0.0
+    stream_garbage: Annotated[
+        float, Fault(_SHARE, "bars before whose closing frame comes one that is no kline at all")
+    ] = 0.0
+    stream_silence: Annotated[
+        float, Fault(_SHARE, "bars with whose close the connections that follow them fall silent, pings included")
+    ] = 0.0
+    stream_silence_seconds: Annotated[float, Fault(_TIME, "how long a silence of the stream lasts")] = 30.0
+    stream_shutdown: Annotated[
+        float, Fault(_AMOUNT, "seconds after which a connection hears serverShutdown and is closed; 0 is never")
+    ] = 0.0
+
     def __post_init__(self) -> None:
         for name, fault in known_faults().items():
             value = getattr(self, name)

@@ -9,6 +9,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ingestion.binance.http import SIMULATED_HEADER
+from ingestion.simulator.stream import StreamFace
 from ingestion.simulator.trouble import Trouble
 
 _OWN = "/simulator/"
@@ -20,10 +21,14 @@ _RESTRICTED = (
 
 
 class Gate:
-    """Middleware. Says in every answer that it is simulated, and by what; the pages of its own meet no fault."""
+    """Middleware. Says in every answer that it is simulated, and by what; the pages of its own meet no fault.
 
-    def __init__(self, app: ASGIApp, name: str, trouble: Trouble) -> None:
+    The stream does not pass here: the server, which holds its connections, finds it as `stream`.
+    """
+
+    def __init__(self, app: ASGIApp, name: str, trouble: Trouble, stream: StreamFace | None = None) -> None:
         self._app, self._name, self._trouble = app, name, trouble
+        self.stream = stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def marked(message: Message) -> None:

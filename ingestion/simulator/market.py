@@ -9,7 +9,7 @@ The exchange lists every interval except `1s`: its truth is the minute.
 
 import functools
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ingestion.klines import INTERVAL_MICROS, Month, Series, months_between
+from ingestion.simulator.listings import LISTINGS, UNIT, Listing
 from ingestion.simulator.outages import Outage, in_order
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-UNIT = 10**8
 _MINUTE = 60_000_000
 _DAY = 1440 * _MINUTE
 _ZERO = datetime(1970, 1, 1, tzinfo=UTC)
@@ -30,50 +30,6 @@ _MICROS = timedelta(microseconds=1)
 # The epoch, 1970-01-01, was a Thursday; weeks open on Monday.
 _FIRST_MONDAY = 4 * _DAY
 
-
-@dataclass(frozen=True)
-class Listing:
-    """What the simulated exchange trades: first minute, first price, tick and lot in units of 10^-8, hourly volume.
-
-    A listing that ended has no minute from `end` on. One that follows another shares its walk of monthly price levels.
-    """
-
-    first: datetime
-    price: float
-    tick: int
-    lot: int
-    base_volume: float
-    yearly_growth: float
-    minute_volatility: float
-    end: datetime | None = None
-    follows: str | None = None
-
-
-LISTINGS: dict[str, Listing] = {
-    "BTCUSDT": Listing(datetime(2020, 1, 1, tzinfo=UTC), 7_195.0, 1_000_000, 1_000, 25.0, 0.45, 0.0008),
-    "ETHUSDT": Listing(datetime(2020, 1, 1, tzinfo=UTC), 129.0, 1_000_000, 10_000, 300.0, 0.50, 0.0010),
-    "SOLUSDT": Listing(datetime(2020, 8, 11, 6, tzinfo=UTC), 3.2, 10_000, 10_000, 4_000.0, 0.65, 0.0014),
-    "MATICUSDT": Listing(
-        first=datetime(2020, 1, 1, tzinfo=UTC),
-        price=0.35,
-        tick=10_000,
-        lot=10_000_000,
-        base_volume=300_000.0,
-        yearly_growth=0.05,
-        minute_volatility=0.0013,
-        end=datetime(2024, 9, 10, 3, tzinfo=UTC),
-    ),
-    "POLUSDT": Listing(
-        first=datetime(2024, 9, 13, 10, tzinfo=UTC),
-        price=0.35,
-        tick=10_000,
-        lot=10_000_000,
-        base_volume=300_000.0,
-        yearly_growth=0.05,
-        minute_volatility=0.0013,
-        follows="MATICUSDT",
-    ),
-}
 
 _EPOCH = Month(2020, 1)
 _LAST = Month(2040, 1)
@@ -127,9 +83,10 @@ _NO_BARS = Bars(**dict.fromkeys(("open_time", "close_time", *_PRICES, *_FLOWS), 
 class Market:
     """Bars of any listed symbol, interval and month; the same for the same seed, in whatever order they are asked."""
 
-    def __init__(self, seed: int, outages: Sequence[Outage] = ()) -> None:
+    def __init__(self, seed: int, outages: Sequence[Outage] = (), listings: Mapping[str, Listing] = LISTINGS) -> None:
         self.seed = seed
         self.outages = in_order(outages)
+        self.listings = listings
         self.name = f"seed {seed}"
         if self.outages:  # another truth, which must not mix with the seed's own
             self.name += f", halted {' '.join(map(str, self.outages))}"
@@ -141,7 +98,7 @@ class Market:
 
     def bars(self, series: Series, month: Month) -> Bars | None:
         """The bars that open in `month`, past or future; None when there are none."""
-        if series.symbol not in LISTINGS or not _WEEK_BEFORE_EPOCH <= month < _LAST:
+        if series.symbol not in self.listings or not _WEEK_BEFORE_EPOCH <= month < _LAST:
             return None
         length = INTERVAL_MICROS[series.interval]
         if length is not None and length < _MINUTE:
@@ -163,23 +120,19 @@ class Market:
         closed = int(np.searchsorted(bars.close_time, instant))
         parts = [bars.part(0, closed)]
         if closed < len(bars) and bars.open_time[closed] <= instant:
-            parts.append(self._open_bar(series.symbol, bars.part(closed, closed + 1), instant))
+            bar = bars.part(closed, closed + 1)
+            minutes = self.minutes(series.symbol, int(bar.open_time[0]), instant + 1)
+            parts.append(open_bar(minutes, bar, instant, self.listings[series.symbol]))
         return Bars.joined(parts) if sum(map(len, parts)) else None
 
-    def _open_bar(self, symbol: str, bar: Bars, instant: int) -> Bars:
-        """The bar as it is at `instant`; no bar when a halt has kept it empty so far."""
-        start = instant_of(int(bar.open_time[0]))
-        months = months_between(start.date(), instant_of(instant).date() + timedelta(days=1))
+    def minutes(self, symbol: str, start: int, end: int) -> Bars:
+        """The minutes of a listed symbol that open in `[start, end)`, in microseconds; those that were traded."""
+        if start >= end:
+            return _NO_BARS
+        months = months_between(instant_of(start).date(), instant_of(end - 1).date() + timedelta(days=1))
         minutes = Bars.joined([self._minutes(symbol, month) for month in months])
-        begin, end = np.searchsorted(minutes.open_time, [bar.open_time[0], instant + 1])
-        minutes = minutes.part(int(begin), int(end))
-        if not len(minutes):
-            return minutes
-        if minutes.close_time[-1] >= instant:
-            last = len(minutes) - 1
-            open_minute = _cut(minutes.part(last, last + 1), instant, LISTINGS[symbol])
-            minutes = Bars.joined([minutes.part(0, last), open_minute])
-        return _merge(minutes, np.zeros(1, np.int64), bar.open_time, bar.close_time)
+        first, last = np.searchsorted(minutes.open_time, [start, end])
+        return minutes.part(int(first), int(last))
 
     def _make_merged(self, series: Series, month: Month) -> Bars:
         """Bars of an interval shorter than a day."""
@@ -201,7 +154,7 @@ class Market:
             )
         days = Bars.joined([self._days(day, month), self._days(day, month.next)])
         # Weeks open on Monday, three days are counted from the symbol's first day.
-        origin = _FIRST_MONDAY if series.interval == "1w" else micros(LISTINGS[series.symbol].first)
+        origin = _FIRST_MONDAY if series.interval == "1w" else micros(self.listings[series.symbol].first)
         origin -= origin % _DAY
         start = days.open_time - (days.open_time - origin) % length
         inside = (start >= micros(month.start)) & (start < micros(month.end))
@@ -225,7 +178,7 @@ class Market:
 
     def _make_minutes(self, symbol: str, month: Month) -> Bars:
         """The minutes of a month that were traded; none before the listing, after its end and during a halt."""
-        listing = LISTINGS[symbol]
+        listing = self.listings[symbol]
         begin = max(month.start, listing.first)
         if begin >= month.end or (listing.end and begin >= listing.end) or not _EPOCH <= month < _LAST:
             return _NO_BARS
@@ -256,7 +209,7 @@ class Market:
 
     def _make_levels(self, symbol: str) -> Floats:
         """Logarithm of the price at the start of each month since the epoch: a walk with drift, kept near its trend."""
-        listing = LISTINGS[symbol]
+        listing = self.listings[symbol]
         months = len(months_between(_EPOCH.first_day, _LAST.first_day)) + 1
         steps = self._rng(listing.follows or symbol, "levels").normal(0, 0.16, months)
         deviation = np.zeros(months)
@@ -360,6 +313,17 @@ def _cut(minute: Bars, instant: int, listing: Listing, length: int | None = None
         taker_buy_base_volume=taker_lots * listing.lot,
         taker_buy_quote_volume=_quote(taker_lots, price, listing),
     )
+
+
+def open_bar(minutes: Bars, bar: Bars, instant: int, listing: Listing) -> Bars:
+    """The bar as it is at `instant`, from its minutes that have opened; no bar when a halt has kept it empty so far."""
+    if not len(minutes):
+        return minutes
+    if minutes.close_time[-1] >= instant:
+        last = len(minutes) - 1
+        open_minute = _cut(minutes.part(last, last + 1), instant, listing)
+        minutes = Bars.joined([minutes.part(0, last), open_minute])
+    return _merge(minutes, np.zeros(1, np.int64), bar.open_time, bar.close_time)
 
 
 def _merge(minutes: Bars, first: Ints, open_time: Ints, close_time: Ints) -> Bars:

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from ingestion.klines import Month, Series, months_between
 from ingestion.simulator.exchange_info import Entry, market_symbols, rate_limits, selected
 from ingestion.simulator.limits import Limits
-from ingestion.simulator.market import LISTINGS, Bars, Ints, Market, instant_of, micros
+from ingestion.simulator.market import Bars, Ints, Market, instant_of, micros
 from ingestion.simulator.parameters import (
     KlinesQuery,
     Refused,
@@ -68,10 +68,10 @@ class MarketSource:
         self._market = market
 
     def symbols(self, now: datetime) -> list[Entry]:
-        return market_symbols(now)
+        return market_symbols(self._market.listings, now)
 
     def knows(self, symbol: str, now: datetime) -> bool:
-        return symbol in LISTINGS and LISTINGS[symbol].first <= now
+        return symbol in self._market.listings and self._market.listings[symbol].first <= now
 
     def rows(self, query: KlinesQuery, now: datetime) -> Rows:
         parts: list[Bars] = []
@@ -92,7 +92,7 @@ class MarketSource:
 
     def _extent(self, query: KlinesQuery, now: datetime) -> tuple[int, int]:
         """The first and the last microsecond in which a bar of the answer may open."""
-        listing = LISTINGS[query.symbol]
+        listing = self._market.listings[query.symbol]
         first, last = micros(listing.first) - _LONGEST_BAR, micros(min(now, listing.end or now))
         return max(first, query.start or 0), last if query.end is None else min(last, query.end)
 

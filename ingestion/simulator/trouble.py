@@ -9,7 +9,8 @@ import numpy as np
 
 from ingestion.klines import Series
 from ingestion.simulator.faults import Faults
-from ingestion.simulator.market import LISTINGS, Bars, Ints
+from ingestion.simulator.listings import Listing
+from ingestion.simulator.market import Bars, Ints
 
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
@@ -48,25 +49,31 @@ class Trouble:
     def fails(self, address: str) -> bool:
         """Whether this attempt at `address` is one of the `errors`."""
         share = self.faults.errors
-        hit = share > 0 and self._lot("errors", f"{address}#{self.attempt(address)}") < share
+        hit = share > 0 and self.lot("errors", f"{address}#{self.attempt(address)}") < share
         if hit:
             self.fire("errors")
         return hit
 
     def strikes(self, fault: str, name: str) -> bool:
-        """Whether `fault` is meant for the file `name`."""
+        """Whether `fault` is meant for `name`: a file, a bar or an attempt."""
         chosen = getattr(self.faults, fault)
-        return name in chosen if isinstance(chosen, tuple) else self._lot(fault, name) < chosen
+        return name in chosen if isinstance(chosen, tuple) else self.lot(fault, name) < chosen
+
+    def meets(self, fault: str, name: str) -> bool:
+        """Whether `fault` is meant for `name`; it fires when it is."""
+        meant = self.strikes(fault, name)
+        if meant:
+            self.fire(fault)
+        return meant
 
     def is_ill(self, fault: str, name: str, fetches: int) -> bool:
         """Whether the file `name` has `fault` when it is fetched for the n-th time."""
         heal_after = self.faults.heal_after
         return self.strikes(fault, name) and (not heal_after or fetches <= heal_after)
 
-    def differing(self, series: Series, bars: Bars) -> Bars:
+    def differing(self, series: Series, listing: Listing, bars: Bars) -> Bars:
         """What the archive has of these bars: some with an eighth of the trading missing and another close."""
         share = self.faults.archive_differs
-        listing = LISTINGS[series.symbol]
         lots = bars.volume // listing.lot
         chosen = (self._lots(str(series), bars.open_time) < share) & (lots >= 8) & (bars.trades >= 8)
         if not share or not chosen.any():
@@ -108,7 +115,7 @@ class Trouble:
         with self._lock:
             return dict(self._requests)
 
-    def _lot(self, fault: str, name: str) -> float:
+    def lot(self, fault: str, name: str) -> float:
         """A number from 0 to 1, always the same for the same seed, fault and name."""
         return float(self._lots(fault, np.array([zlib.crc32(name.encode())]))[0])
 

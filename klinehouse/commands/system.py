@@ -33,6 +33,7 @@ def config(json: Json = False) -> None:
         "klinehouse simulate --data ./recorded",
         "klinehouse simulate --now 2025-06-15T12:00 --outage 2023-03-24T12:39:41/2023-03-24T14:00",
         "klinehouse simulate --fault latency=0.05 --fault errors=0.05 --fault stale_checksum=0.1",
+        "klinehouse simulate --speed 60 --truth closed.jsonl --fault stream_drop=0.01",
     )
 )
 def simulate(
@@ -44,35 +45,53 @@ def simulate(
         list[str] | None, typer.Option(help="NAME=VALUE; a wrong name lists them all. Repeatable.")
     ] = None,
     now: Annotated[
-        str | None, typer.Option(help="UTC at which the exchange's clock stands still. Default: now.")
+        str | None, typer.Option(help="UTC at which the exchange's clock starts, or stands still. Default: now.")
+    ] = None,
+    speed: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=100_000, help="How fast the clock goes; 0 stands still. Default: 0 with --now, or else 1."
+        ),
     ] = None,
     outage: Annotated[
         list[str] | None, typer.Option(help="HALT/RESUME in UTC, or HALT/RESUME/QUIET_MINUTES_BEFORE. Repeatable.")
     ] = None,
+    symbols_extra: Annotated[
+        int, typer.Option(min=0, max=999, help="List so many more symbols: SIM001USDT, SIM002USDT ...")
+    ] = 0,
+    truth: Annotated[
+        Path | None, typer.Option(help="Append a JSON line for each bar that closes in a series once subscribed.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Run a simulated exchange: its archive of kline files and its REST API.
+    """Run a simulated exchange: its archive of kline files, its REST API and its WebSocket streams.
 
-    GET /simulator/fired tells the faults that fired, /simulator/requests the requests of each kind.
+    GET /simulator/fired tells the faults that fired, /simulator/requests the requests of each kind, /simulator/stream
+    the address of the streams.
     """
+    from ingestion.simulator.clock import clock_from
     from ingestion.simulator.faults import Faults
     from ingestion.simulator.outages import Outage, utc_instant
     from ingestion.simulator.server import build_app, serve
 
     def ready(address: str) -> None:
+        stream_url = None if data else address.replace("http", "ws", 1)
         if json:
-            print_json({"url": address, "seed": None if data else seed, "data": data})
+            print_json({"url": address, "stream_url": stream_url, "seed": None if data else seed, "data": data})
             sys.stdout.flush()
         else:
-            err.print(f"Simulated exchange on {address}; stop it with Ctrl-C. Use it from another terminal:")
+            streams = f", streams on {stream_url}" if stream_url else ""
+            err.print(f"Simulated exchange on {address}{streams}; stop it with Ctrl-C. Use it from another terminal:")
             err.print(f"  KLINEHOUSE_ARCHIVE_URL={address} KLINEHOUSE_HOME=.klinehouse-simulated klinehouse backfill")
 
     exchange = build_app(
         seed,
         data,
         faults=Faults.parse(fault or ()),
-        now=utc_instant(now) if now else None,
+        now=clock_from(utc_instant(now) if now else None, speed),
         outages=[Outage.parse(text) for text in outage or ()],
+        more_symbols=symbols_extra,
+        truth=truth,
     )
     serve(exchange, host, port, ready)
 

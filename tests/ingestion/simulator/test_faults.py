@@ -10,7 +10,7 @@ FILES = ("missing_monthly", "short_monthly", "stale_checksum", "truncated_zip", 
 
 def test_by_default_nothing_goes_wrong() -> None:
     assert Faults.parse([]) == Faults()
-    amounts = ("weight_limit", "weight_window", "patience", "ban_seconds")
+    amounts = ("weight_limit", "weight_window", "patience", "ban_seconds", "stream_silence_seconds")
     assert not any(value for name, value in dataclasses.asdict(Faults()).items() if name not in amounts)
 
 

@@ -14,6 +14,7 @@ from support.exchanges import Exchange, comparable, path_of, values
 from ingestion.errors import UsageError
 from ingestion.klines import Month, Series
 from ingestion.simulator.faults import Faults
+from ingestion.simulator.listings import LISTINGS
 from ingestion.simulator.market import Market
 from ingestion.simulator.trouble import Trouble
 
@@ -248,7 +249,7 @@ def test_the_same_bars_differ_in_every_run_of_a_seed(exchange: Any) -> None:
 
 def test_bars_are_kept_when_no_share_is_planted() -> None:
     bars = Market(1).bars(Series("BTCUSDT", "1h"), Month(2024, 7))
-    assert Trouble(Faults(), 1).differing(Series("BTCUSDT", "1h"), bars) is bars
+    assert Trouble(Faults(), 1).differing(Series("BTCUSDT", "1h"), LISTINGS["BTCUSDT"], bars) is bars
 
 
 # --- with recordings -------------------------------------------------------------------------------------------
