@@ -55,7 +55,10 @@ class Settings(BaseSettings):
         45.0, gt=0, le=70, description="Seconds of silence after which a connection is given up and opened again."
     )
     connection_life: float = Field(
-        82_800.0, gt=0, lt=86_400, description="Seconds until a connection hands over; the exchange ends it at a day."
+        82_800.0,
+        gt=0,
+        lt=86_400,
+        description="Seconds until a connection hands over, by the exchange's clock; it ends them at a day.",
     )
     catch_up_bars: int = Field(
         3000, ge=1, description="Bars of a series that the collector fetches after an interruption; history has more."

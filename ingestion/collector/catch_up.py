@@ -26,8 +26,6 @@ _PAGE_BARS = 999
 # A bar that has just closed may still be corrected; the stream has it a moment later anyway.
 _SETTLING = timedelta(seconds=2)
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
-# Answers about the exchange's clock are shared for so many seconds.
-_CLOCK_AGE = 0.2
 _MONTH = 31 * 86_400_000_000
 
 
@@ -45,8 +43,6 @@ class Fetcher:
     def __init__(self, rest: Callable[[], Rest], events: "Queue[Any]", most_bars: int) -> None:
         self._rest, self._events, self._most_bars = rest, events, most_bars
         self._jobs: Queue[tuple[Series, int | None]] = Queue()
-        self._lock = threading.Lock()
-        self._clock: tuple[float, int] | None = None
 
     def start(self) -> None:
         for number in range(_WORKERS):
@@ -66,14 +62,14 @@ class Fetcher:
 
     def fetch(self, series: Series, start: int | None) -> Fetched:
         """Raises ExchangeRefused."""
-        now = self._now()
+        now = micros(self._rest().server_time())
         settled = now - _SETTLING // timedelta(microseconds=1)
         length = INTERVAL_MICROS[series.interval] or _MONTH
         if start is None:
             grid = grid_micros(series.interval)
             start = settled // grid * grid if grid else settled
             return Fetched(series, start, start, (), now)
-        start = self._bounded(series, start, settled - self._most_bars * length)
+        start = self._bounded(series, start, settled - (self._most_bars + 1) * length)
         end = min(start + _PAGE_BARS * length, settled)
         bars = self._bars(series, start, end, settled, now) if start < end else ()
         return Fetched(series, start, max(start, end), bars, now)
@@ -112,14 +108,6 @@ class Fetcher:
             )
             for row in range(rows.num_rows)
         ]
-
-    def _now(self) -> int:
-        """The exchange's clock in microseconds."""
-        with self._lock:
-            if self._clock is None or time.monotonic() - self._clock[0] > _CLOCK_AGE:
-                found = self._rest().server_time()
-                self._clock = time.monotonic(), micros(found)
-            return self._clock[1]
 
 
 class Wants:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ingestion.binance.stream import KlineFrame
 from ingestion.collector.catch_up import Fetcher, FetchFailed, Wants
+from ingestion.collector.clock import ExchangeClock
 from ingestion.collector.connections import Heard
 from ingestion.collector.metrics import Metrics
 from ingestion.collector.publisher import Publisher
@@ -29,8 +30,6 @@ _TICK = 0.1
 _MOST_EVENTS = 2000
 # By the exchange's clock: closing frames have come 1.4 to 2.4 s after the close.
 _CLOSING_GRACE = 10_000_000
-# By the exchange's clock: a frame that is so far ahead of all before it is checked with REST before it counts.
-_LEAP = 3_600_000_000
 # Real seconds that newer bars wait for older ones from REST.
 _LONGEST_HOLD = 10.0
 
@@ -51,6 +50,7 @@ class Core:
     def __init__(
         self,
         series: Sequence[Series],
+        clock: ExchangeClock,
         events: "Queue[Any]",
         shards: Sequence[Shard],
         fetcher: Fetcher,
@@ -58,14 +58,13 @@ class Core:
         publisher: Publisher,
         metrics: Metrics,
     ) -> None:
-        self._series, self._events, self._shards, self._fetcher = series, events, shards, fetcher
+        self._series, self._clock, self._events, self._shards, self._fetcher = series, clock, events, shards, fetcher
         self._spool, self._publisher, self._metrics = spool, publisher, metrics
         self._stopping = threading.Event()
         self._wants = Wants()
         self._sequences = self._restored()
         self._holding_since: dict[Series, float] = {}
         self._ticked_at = 0.0
-        self.exchange_now = 0
         self.latest: dict[Series, Latest] = {}
         self.last_closed: dict[Series, int] = {}
         self.last_message: float | None = None  # by the machine's clock
@@ -125,19 +124,14 @@ class Core:
         if sequence is None:
             self._metrics.errors.labels("frame_not_asked_for").inc()
             return []
-        if self._is_doubtful(frame):
+        if not self._clock.believes(frame.event_time):
+            self._metrics.errors.labels("frame_ahead_of_time").inc()
+            self._wants.want(frame.series)  # which asks for the exchange's time
             return []
         self.last_message = received_time / 1e6
-        self.exchange_now = max(self.exchange_now, frame.event_time)
+        self._clock.heard(frame.event_time)
         self._see(frame.series, Latest(frame.open_time, frame.prices["close"], frame.event_time, frame.closed))
         return self._closed(sequence, frame.message(received_time)) if frame.closed else []
-
-    def _is_doubtful(self, frame: KlineFrame) -> bool:
-        if not self.exchange_now or frame.event_time <= self.exchange_now + _LEAP:
-            return False
-        self._metrics.errors.labels("frame_ahead_of_time").inc()
-        self._wants.want(frame.series)
-        return True
 
     def _see(self, series: Series, state: Latest) -> None:
         known = self.latest.get(series)
@@ -166,7 +160,7 @@ class Core:
 
     def _fetched(self, answer: Fetched) -> list[KlineMessage]:
         self._metrics.catch_ups.inc()
-        self.exchange_now = max(self.exchange_now, answer.now)
+        self._clock.asked(answer.now)
         sequence = self._sequences[answer.series]
         if self._spool.is_full:
             self._wants.answered(answer.series, progress=False)
@@ -230,7 +224,7 @@ class Core:
     def _look_for_missing(self, now: float) -> None:
         released: list[KlineMessage] = []
         for series, sequence in self._sequences.items():
-            if sequence.is_overdue(self.exchange_now - _CLOSING_GRACE):
+            if sequence.is_overdue(self._clock.now - _CLOSING_GRACE):
                 self._wants.want(series)
             if not sequence.is_holding:
                 self._holding_since.pop(series, None)

@@ -14,6 +14,7 @@ from ingestion.binance.exchange import Exchange
 from ingestion.binance.stream import MAX_STREAMS
 from ingestion.bus.port import Bus
 from ingestion.collector.catch_up import Fetcher
+from ingestion.collector.clock import ExchangeClock
 from ingestion.collector.connections import Connection
 from ingestion.collector.core import Core
 from ingestion.collector.health import Health
@@ -24,12 +25,14 @@ from ingestion.collector.shards import ConnectLimit, Shard
 from ingestion.collector.spool import Spool
 from ingestion.collector.starts import first_opens
 from ingestion.errors import ConfigurationError, ExchangeRefused, KlinehouseError
+from ingestion.grid import micros
 from ingestion.klines import Series
 from ingestion.raw_zone import Environment, RawZone
 from ingestion.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 
+MEGABYTE = 1 << 20
 _MOST_EVENTS = 10_000
 # To end what runs: together less than the 10 s that a supervisor gives.
 _CORE_END, _PUBLISHER_END, _LINES_END = 3.0, 4.0, 1.0
@@ -78,7 +81,7 @@ class Service:
             raise self._failure
 
     def _collect(self) -> None:
-        spool = Spool(self._settings.spool_path, self._settings.spool_mb << 20)
+        spool = Spool(self._settings.spool_path, self._settings.spool_mb * MEGABYTE)
         try:
             # Where the exchange does not answer this takes long, and a signal must not wait for it.
             self._thread("start", lambda: self._start(spool)).start()
@@ -94,13 +97,14 @@ class Service:
         found = self._endpoints(exchange)
         if found is None:
             return
-        stream_url, simulation = found
+        stream_url, simulation, now = found
+        clock = ExchangeClock(now)
         events: Queue[Any] = Queue(_MOST_EVENTS)
         publisher = Publisher(spool, self._bus, self._metrics)
         fetcher = Fetcher(lambda: exchange.rest, events, settings.catch_up_bars)
-        self._shards = self._make_shards(events, stream_url, simulation)
+        self._shards = self._make_shards(events, clock, stream_url, simulation)
         spool.append((), first_opens(RawZone(settings.raw_root), settings.series, spool))
-        core = Core(settings.series, events, self._shards, fetcher, spool, publisher, self._metrics)
+        core = Core(settings.series, clock, events, self._shards, fetcher, spool, publisher, self._metrics)
         self._health = Health(core, self._shards, spool, publisher, self._metrics, settings.stale_after)
         self._tell(self._health)
         self._threads = [
@@ -112,17 +116,18 @@ class Service:
             thread.start()
         _LOG.info("collecting", extra={"series": len(settings.series), "stream": stream_url, "simulation": simulation})
 
-    def _endpoints(self, exchange: Exchange) -> tuple[str, str | None] | None:
-        """Address of the streams and what they play, once the exchange answers; None when stopped before that.
+    def _endpoints(self, exchange: Exchange) -> tuple[str, str | None, int] | None:
+        """Address of the streams, what they play, and the exchange's time in microseconds, as soon as it answers.
 
-        The home is claimed for what it leads to: raises ConfigurationError where it holds data of something else.
+        None when stopped before that. The home is claimed for what the settings lead to: raises ConfigurationError
+        where it holds data of something else.
         """
         zone = RawZone(self._settings.raw_root)
         wait = _FIRST_WAIT
         while not self._stopping.is_set():
             try:
                 simulation, stream_url = exchange.simulation, exchange.stream_url
-                exchange.rest.server_time()
+                now = micros(exchange.rest.server_time())
             except ExchangeRefused as error:
                 self._metrics.errors.labels("exchange_refused").inc()
                 _LOG.warning("the exchange cannot be reached yet", extra={"reason": str(error)})
@@ -131,10 +136,12 @@ class Service:
             else:
                 for found in (simulation, exchange.rest.simulation):
                     zone.claim(Environment.of(found))
-                return stream_url, simulation
+                return stream_url, simulation, now
         return None
 
-    def _make_shards(self, events: "Queue[Any]", stream_url: str, simulation: str | None) -> list[Shard]:
+    def _make_shards(
+        self, events: "Queue[Any]", clock: ExchangeClock, stream_url: str, simulation: str | None
+    ) -> list[Shard]:
         series, settings = self._settings.series, self._settings
         limit = ConnectLimit()
 
@@ -144,7 +151,10 @@ class Service:
             )
 
         parts = [series[first : first + MAX_STREAMS] for first in range(0, len(series), MAX_STREAMS)]
-        return [Shard(part, dial, limit, self._metrics, max_age=settings.connection_life) for part in parts]
+        return [
+            Shard(part, dial, limit, self._metrics, max_age=settings.connection_life, exchange_clock=clock.seconds)
+            for part in parts
+        ]
 
     def _tell(self, health: Health) -> None:
         gauge = self._metrics.gauge

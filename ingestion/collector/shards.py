@@ -55,7 +55,11 @@ class ConnectLimit:
 
 
 class Shard:
-    """Keeps one connection ready for its series; `tick` is called often, by one thread."""
+    """Keeps one connection ready for its series; `tick` is called often, by one thread.
+
+    Waits are real seconds of `clock`. The age of a connection, of which the exchange allows a day, is measured in
+    seconds of `exchange_clock`, which may run at another speed.
+    """
 
     def __init__(
         self,
@@ -65,12 +69,15 @@ class Shard:
         metrics: Metrics,
         *,
         max_age: float,
+        exchange_clock: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.series = series
+        self._exchange_clock = exchange_clock
         self._dial, self._limit, self._metrics, self._max_age, self._clock = dial, limit, metrics, max_age, clock
         self._line: Line | None = None
         self._successor: Line | None = None
+        self._began = 0.0  # the line, by the exchange's clock
         self._streaming = False
         self._failures = 0
         self._retry_at = 0.0
@@ -91,11 +98,11 @@ class Shard:
         if self._line is None:
             self._line = self._open()
         elif self._line.ready:
-            if self._successor is None and self._is_ending(self._line):
-                self._successor = self._open()
             if not self._streaming:
                 self._begin()
                 return True
+            if self._successor is None and self._is_ending(self._line):
+                self._successor = self._open()
         return False
 
     def leave(self) -> None:
@@ -116,14 +123,14 @@ class Shard:
         return line
 
     def _begin(self) -> None:
-        self._streaming, self.down_since = True, None
+        self._streaming, self.down_since, self._began = True, None, self._exchange_clock()
         if self._has_streamed:
             self._metrics.reconnects.inc()
         self._has_streamed = True
         _LOG.info("streaming", extra={"series": len(self.series)})
 
     def _is_ending(self, line: Line) -> bool:
-        return line.retiring or self._clock() - line.opened_at > self._max_age
+        return line.retiring or self._exchange_clock() - self._began > self._max_age
 
     def _follow_successor(self, successor: Line) -> None:
         if successor.closed:
@@ -132,7 +139,7 @@ class Shard:
         elif successor.ready and self._line is not None and not self._line.closed:
             # Both are subscribed now: what the old one has not brought comes by the new one.
             self._line.leave()
-            self._line, self._successor = successor, None
+            self._line, self._successor, self._began = successor, None, self._exchange_clock()
             self._metrics.rotations.inc()
             _LOG.info("connection handed over", extra={"series": len(self.series)})
 

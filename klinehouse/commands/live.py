@@ -26,7 +26,7 @@ def collect(
 
     It tells /health, /metrics and /latest on KLINEHOUSE_COLLECTOR_HOST and KLINEHOUSE_COLLECTOR_PORT.
     """
-    from ingestion.bus.local import LocalBus
+    from ingestion.bus.open import open_bus
     from ingestion.collector.service import Service
 
     settings = load_settings(symbols=symbols, interval=interval)
@@ -38,7 +38,7 @@ def collect(
         else:
             err.print(f"Collecting; {address}/health tells how it goes. Stop it with Ctrl-C.", soft_wrap=True)
 
-    with LocalBus(settings.bus_path) as bus:
+    with open_bus(settings) as bus:
         service = Service(settings, bus)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: service.stop())

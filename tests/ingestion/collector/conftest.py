@@ -11,7 +11,7 @@ import urllib3
 from ingestion.bus.local import LocalBus
 from ingestion.collector.service import Service
 from ingestion.settings import Settings, load_settings
-from tests.support.live import Bars, BrokenBus, LiveExchange, live, serving
+from tests.support.live import Bars, BrokenBus, LiveExchange, live, serving, until
 
 if TYPE_CHECKING:
     from tests.ingestion.conftest import ArchiveHost
@@ -42,10 +42,16 @@ class Collecting:
         return load_settings(**(chosen | changed))
 
     def start(self, **changed: Any) -> "Collecting":
-        """Start a collector; returns when it is subscribed."""
+        """Start a collector; returns when it is subscribed, and has caught up."""
         self.url = self._stack.enter_context(serving(Service(self.settings(**changed), self.bus)))
-        self.exchange.await_subscribed()
+        until(self.is_settled)
         return self
+
+    def is_settled(self) -> bool:
+        """Whether it streams and fetches nothing."""
+        report = self.ask("/health")[1]
+        series = report.get("series", {}).values()
+        return bool(series) and report["websocket_connected"] and not any(one["catching_up"] for one in series)
 
     def stop(self) -> None:
         self._stack.close()

@@ -14,9 +14,15 @@ from tests.support.live import BTC, MINUTE, START, values
 def bar(minute: int, source: str = "stream") -> KlineMessage:
     opened = START + minute * MINUTE
     return KlineMessage(
-        symbol=BTC.symbol, interval=BTC.interval, open_time=opened, close_time=opened + MINUTE - 1000,
+        symbol=BTC.symbol,
+        interval=BTC.interval,
+        open_time=opened,
+        close_time=opened + MINUTE - 1000,
         **values(opened),
-        trades=7, source=source, event_time=opened + MINUTE, received_time=opened + MINUTE,
+        trades=7,
+        source=source,
+        event_time=opened + MINUTE,
+        received_time=opened + MINUTE,
     )
 
 

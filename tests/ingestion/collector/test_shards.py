@@ -68,7 +68,8 @@ def time() -> FakeTime:
 
 def shard_of(exchange: Exchange, metrics: Metrics, limit: ConnectLimit | None = None, max_age: float = 82_800) -> Shard:
     limit = limit or ConnectLimit(clock=exchange.time.clock)
-    return Shard([BTC], exchange.dial, limit, metrics, max_age=max_age, clock=exchange.time.clock)
+    clock = exchange.time.clock
+    return Shard([BTC], exchange.dial, limit, metrics, max_age=max_age, exchange_clock=clock, clock=clock)
 
 
 def pass_time(shards: Sequence[Shard], time: FakeTime, seconds: float, step: float) -> int:
