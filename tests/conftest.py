@@ -1,9 +1,11 @@
 """Fixtures of all tests: nothing of the developer's own machine gets in."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import pubsub_emulator as emulator
 
 _DATA = os.environ.get("KLINEHOUSE_TEST_DATA")
 
@@ -24,3 +26,13 @@ def shared_data() -> Path:
     if not _DATA or not Path(_DATA).is_dir():
         pytest.skip("KLINEHOUSE_TEST_DATA does not name a folder of recorded market data")
     return Path(_DATA).resolve()
+
+
+@pytest.fixture(scope="session")
+def pubsub_emulator() -> Iterator[str]:
+    """HOST:PORT of Google's emulator of Pub/Sub, for PUBSUB_EMULATOR_HOST; a project of one's own is empty."""
+    reason = emulator.unavailable()
+    if reason:
+        pytest.skip(reason)
+    with emulator.running() as host:
+        yield host

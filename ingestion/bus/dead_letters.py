@@ -4,15 +4,19 @@ A dead letter has the data and the attributes of its message, and attributes of 
 that Pub/Sub made by itself (of a message that nobody acknowledged or rejected) are read too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
 from ingestion.bus.port import (
     ATTEMPTS,
+    DEAD_LETTERS_SUBSCRIPTION,
     FIRST_PUBLISHED,
     REASON,
     SUBSCRIPTION,
+    TOPOLOGY,
+    Bus,
     Message,
     Received,
     Subscription,
@@ -21,6 +25,7 @@ from ingestion.errors import UsageError
 
 # Pub/Sub takes attributes of at most 1,024 bytes.
 _LONGEST_REASON = 1024
+_PAGE, _PAGE_BYTES = 500, 64_000_000
 _SERVICE = "CloudPubSubDeadLetterSource"
 _OURS = (REASON, SUBSCRIPTION, ATTEMPTS, FIRST_PUBLISHED)
 
@@ -70,12 +75,60 @@ class DeadLetter:
             said.get(FIRST_PUBLISHED) or said.get(f"{_SERVICE}TopicPublishTime"),
         )
 
-    def topic_in(self, topology: Sequence[Subscription]) -> str:
-        """The topic that the message came from. Raises UsageError when no subscription of the bus gave it up."""
-        for one in topology:
-            if one.name == self.subscription:
-                return one.topic
+    @property
+    def topic(self) -> str | None:
+        """Where the message came from; None when no subscription that we know gave it up."""
+        return next((one.topic for one in TOPOLOGY if one.name == self.subscription), None)
+
+
+@contextmanager
+def borrowed(bus: Bus, limit: int) -> Iterator[list[DeadLetter]]:
+    """The oldest dead letters, so many at most; those that nobody acknowledges meanwhile are given back."""
+    received: list[Received] = []
+    try:
+        while len(received) < limit and (page := _page(bus, limit - len(received))):
+            received += page
+        yield [DeadLetter.of(one) for one in received]
+    finally:
+        bus.extend(DEAD_LETTERS_SUBSCRIPTION, [one.ack_id for one in received], 0)
+
+
+def replay(bus: Bus, letter: DeadLetter, message: Message) -> None:
+    """Publish the message to where the dead letter came from, then acknowledge that: a kill between makes it twice."""
+    if letter.topic is None:
         raise UsageError(
-            f"Dead letter {self.received.message_id} names no subscription of this bus: {self.subscription!r}.",
+            f"Dead letter {letter.received.message_id} names no subscription of this bus: {letter.subscription!r}.",
             "It was not made by Klinehouse; `klinehouse dlq show` has its data.",
         )
+    bus.publish(letter.topic, [message])
+    bus.acknowledge(DEAD_LETTERS_SUBSCRIPTION, [letter.received.ack_id])
+
+
+def replay_all(bus: Bus) -> tuple[int, int]:
+    """Replay whatever names its origin, as it was first published; returns how many were, and how many stay."""
+    replayed, stay = 0, []
+    while page := _page(bus, _PAGE):
+        letters = [DeadLetter.of(one) for one in page]
+        for topic in {letter.topic for letter in letters}:
+            same = [letter for letter in letters if letter.topic == topic]
+            if topic is None:
+                stay += [letter.received.ack_id for letter in same]
+                continue
+            bus.publish(topic, [letter.original for letter in same])
+            bus.acknowledge(DEAD_LETTERS_SUBSCRIPTION, [letter.received.ack_id for letter in same])
+            replayed += len(same)
+    bus.extend(DEAD_LETTERS_SUBSCRIPTION, stay, 0)
+    return replayed, len(stay)
+
+
+def purge(bus: Bus) -> int:
+    """Acknowledge all dead letters; returns how many there were."""
+    purged = 0
+    while page := _page(bus, _PAGE):
+        bus.acknowledge(DEAD_LETTERS_SUBSCRIPTION, [one.ack_id for one in page])
+        purged += len(page)
+    return purged
+
+
+def _page(bus: Bus, limit: int) -> list[Received]:
+    return bus.pull(DEAD_LETTERS_SUBSCRIPTION, max_messages=min(limit, _PAGE), max_bytes=_PAGE_BYTES, wait=0)

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from ingestion.bus.local_file import connect, explained
+from ingestion.bus.local_file import connect, explained, numbered
 from ingestion.bus.local_queue import Queue
 from ingestion.bus.port import MAX_LEASE, TOPOLOGY, Backlog, Message, Received, Subscription
 from ingestion.errors import BusUnavailable
@@ -38,9 +38,7 @@ class LocalBus:
         self._turn = threading.Condition()
         self._own_writes = 0
         self._db = connect(path)
-        self._queue = Queue(self._db, topology)
-        with self._transaction():
-            self._queue.number(topology)
+        self._queue = Queue(self._db, topology, numbered(self._db, path, self._subscriptions.keys()))
 
     def publish(self, topic: str, messages: Sequence[Message]) -> list[str]:
         ids = []

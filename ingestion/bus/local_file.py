@@ -7,7 +7,7 @@ out. Times are microseconds since 1970.
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,7 +26,7 @@ create table messages (
     id integer primary key autoincrement,
     published_at integer not null,
     data blob not null,
-    attributes text not null,
+    attributes blob not null,
     checksum integer not null
 );
 create table deliveries (
@@ -124,6 +124,21 @@ def _make(db: sqlite3.Connection) -> None:
             raise
 
 
+def numbered(db: sqlite3.Connection, path: Path, subscriptions: Collection[str]) -> dict[str, int]:
+    """The number of each subscription in the file; new ones are added."""
+    with explained(path):
+        numbers: dict[str, int] = dict(db.execute("select name, id from subscriptions"))
+        if not numbers.keys() >= set(subscriptions):
+            add = "insert into subscriptions (name) values (?) on conflict do nothing"
+            db.execute("begin immediate")
+            db.executemany(add, [(name,) for name in subscriptions])
+            db.execute("commit")
+            numbers = dict(db.execute("select name, id from subscriptions"))
+    if not numbers.keys() >= set(subscriptions):
+        raise BusUnavailable(f"{path} is damaged: its subscriptions are {', '.join(map(str, numbers))}.", _AGAIN)
+    return numbers
+
+
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Errors of SQLite and of the disk as BusUnavailable, with the file and what to do about it."""
@@ -139,6 +154,8 @@ def explained(path: Path) -> Iterator[None]:
                 "End the process that holds it (`fuser` names it) and try again.",
             ) from error
         raise BusUnavailable(f"{path}: {error}.", _DISK) from error
+    except UnicodeDecodeError as error:  # of a message of SQLite's, which quotes the damage
+        raise BusUnavailable(f"{path} is damaged.", _AGAIN) from error
     except OSError as error:
         raise BusUnavailable(f"{error.filename or path}: {error.strerror or error}.", _DISK) from error
 

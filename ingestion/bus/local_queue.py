@@ -7,7 +7,7 @@ import json
 import logging
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from ingestion.bus.dead_letters import dead_letter, lapsed
@@ -20,21 +20,13 @@ _DAMAGED = "its bytes are not those that were published: the disk has damaged it
 
 
 class Queue:
-    """The messages and deliveries of one file."""
+    """The messages and deliveries of one file, whose subscriptions have these numbers there."""
 
-    def __init__(self, db: sqlite3.Connection, topology: Sequence[Subscription]) -> None:
-        self._db = db
+    def __init__(self, db: sqlite3.Connection, topology: Sequence[Subscription], numbers: Mapping[str, int]) -> None:
+        self._db, self._numbers = db, numbers
         self._topics: dict[str, list[Subscription]] = {}
         for one in topology:
             self._topics.setdefault(one.topic, []).append(one)
-        self._numbers: dict[str, int] = {}
-
-    def number(self, topology: Sequence[Subscription]) -> None:
-        """Learn the number of each subscription in the file; new ones are added."""
-        self._db.executemany(
-            "insert into subscriptions (name) values (?) on conflict do nothing", [(one.name,) for one in topology]
-        )
-        self._numbers = dict(self._db.execute("select name, id from subscriptions"))
 
     # --- publishing --------------------------------------------------------------------------------------------------
 
@@ -49,10 +41,10 @@ class Queue:
         return ids
 
     def _put(self, readers: Sequence[Subscription], message: Message, now: int) -> int:
-        attributes = json.dumps(dict(message.attributes))
+        attributes = json.dumps(dict(message.attributes)).encode()
         number = self._db.execute(
             "insert into messages (published_at, data, attributes, checksum) values (?, ?, ?, ?)",
-            (now, message.data, attributes, _checksum(message.data, attributes)),
+            (now, message.data, attributes, _checksum(now, message.data, attributes)),
         ).lastrowid
         if number is None:
             raise RuntimeError("SQLite gave a new row no number.")
@@ -91,23 +83,24 @@ class Queue:
         damaged: list[tuple[int, int]] = []
         size = 0
         for number, attempts, published_at, data, attributes, checksum in self._ready(subscription, max_messages):
+            if not _is_whole(published_at, data, attributes, checksum):
+                damaged.append((number, attempts))
+                continue
             size += len(data)
             if size > max_bytes and leased:
                 break
-            if subscription.dead_letter_topic and _checksum(data, attributes) != checksum:
-                damaged.append((number, attempts))
-                continue
             message = Message(data, json.loads(attributes))
-            received = Received(f"{number}:{attempts + 1}", str(number), message, instant(published_at), attempts + 1)
-            leased.append(received)
-        self._mark_leased(
-            subscription, [int(one.message_id) for one in leased], now + micros(subscription.ack_deadline)
-        )
+            leased.append(
+                Received(f"{number}:{attempts + 1}", str(number), message, instant(published_at), attempts + 1)
+            )
+        numbers = [int(one.message_id) for one in leased]
+        self._mark_leased(subscription, numbers, now + micros(subscription.ack_deadline))
         for number, attempts in damaged:
+            _LOG.error("message %d of %s: %s", number, subscription.name, _DAMAGED)
             self._bury(subscription, number, attempts, _DAMAGED, now)
         return leased
 
-    def _ready(self, subscription: Subscription, limit: int) -> Iterator[tuple[int, int, int, bytes, str, int]]:
+    def _ready(self, subscription: Subscription, limit: int) -> Iterator[tuple[int, int, int, bytes, bytes, int]]:
         return self._db.execute(
             "select d.message, d.attempts, m.published_at, m.data, m.attributes, m.checksum "
             "from deliveries d indexed by ready cross join messages m on m.id = d.message "
@@ -200,14 +193,18 @@ class Queue:
         )
 
     def _bury(self, subscription: Subscription, number: int, attempts: int, reason: str, now: int) -> None:
-        """Make it a dead letter."""
-        published_at, data, attributes = self._db.execute(
-            "select published_at, data, attributes from messages where id = ?", [number]
-        ).fetchone()
-        letter = dead_letter(
-            Message(data, json.loads(attributes)), subscription.name, reason, attempts, instant(published_at)
-        )
-        self.put(str(subscription.dead_letter_topic), [letter], now)
+        """Make it a dead letter, where the subscription has those; there or not, it is delivered no more."""
+        if subscription.dead_letter_topic:
+            published_at, data, attributes, checksum = self._db.execute(
+                "select published_at, data, attributes, checksum from messages where id = ?", [number]
+            ).fetchone()
+            if _is_whole(published_at, data, attributes, checksum):
+                message, at = Message(data, json.loads(attributes)), instant(published_at)
+            else:
+                message, at = Message(data if isinstance(data, bytes) else b""), instant(now)
+            self.put(
+                subscription.dead_letter_topic, [dead_letter(message, subscription.name, reason, attempts, at)], now
+            )
         self._db.execute(
             "delete from deliveries where message = ? and subscription = ?", [number, self._numbers[subscription.name]]
         )
@@ -267,5 +264,13 @@ def _beyond(now: int) -> int:
     return now + micros(MAX_LEASE)
 
 
-def _checksum(data: bytes, attributes: str) -> int:
-    return zlib.crc32(attributes.encode(), zlib.crc32(data))
+def _checksum(published_at: int, data: bytes, attributes: bytes) -> int:
+    return zlib.crc32(b"%d" % published_at, zlib.crc32(attributes, zlib.crc32(data)))
+
+
+def _is_whole(published_at: int, data: bytes, attributes: bytes, checksum: int) -> bool:
+    """A flipped bit may also have made another type of a value."""
+    try:
+        return _checksum(published_at, data, attributes) == checksum
+    except TypeError:
+        return False
