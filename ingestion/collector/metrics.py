@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 _PREFIX = "klinehouse_collector"
 _SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -12,6 +12,7 @@ class Metrics:
     """Counters and histograms; gauges are read from what they measure when they are asked for."""
 
     def __init__(self) -> None:
+        disable_created_metrics()
         self.registry = CollectorRegistry()
         self.frames = self._counter("messages_received", "Messages of the exchange, pings left out.")
         self.bars = self._counter("candles_processed", "Closed bars taken, by where they came from.", "source")
