@@ -37,6 +37,7 @@ _MOST_EVENTS = 10_000
 # To end what runs: together less than the 10 s that a supervisor gives.
 _CORE_END, _PUBLISHER_END, _LINES_END = 3.0, 4.0, 1.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
+_LOOK_UP = 0.2
 
 
 class CollectorFailed(KlinehouseError):
@@ -51,6 +52,7 @@ class Service:
     def __init__(self, settings: Settings, bus: Bus) -> None:
         self._settings, self._bus = settings, bus
         self._metrics = Metrics()
+        self._is_asked_to_stop = False
         self._stopping = threading.Event()
         self._failure: KlinehouseError | None = None
         self._health: Health | None = None
@@ -58,7 +60,8 @@ class Service:
         self._shards: list[Shard] = []
 
     def stop(self) -> None:
-        self._stopping.set()
+        # No event: its lock may be held by the very thread that a signal has interrupted.
+        self._is_asked_to_stop = True
 
     def run(self, on_ready: Callable[[str], None]) -> None:
         """Collect until `stop`; `on_ready` hears the address of /health.
@@ -85,7 +88,10 @@ class Service:
         try:
             # Where the exchange does not answer this takes long, and a signal must not wait for it.
             self._thread("start", lambda: self._start(spool)).start()
-            self._stopping.wait()
+            # A signal that another thread was given wakes nobody, so this looks up from time to time.
+            while not (self._is_asked_to_stop or self._stopping.wait(_LOOK_UP)):
+                pass
+            self._stopping.set()
             self._end()
         finally:
             spool.close()

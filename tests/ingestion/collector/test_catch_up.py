@@ -1,23 +1,20 @@
 """Bars by REST: in pages, within the exchange's limits, again after failures."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
-import urllib3
 
-from ingestion.bus.local import LocalBus
 from ingestion.collector.catch_up import Wants
-from ingestion.collector.service import Service
 from ingestion.klines import Series
-from ingestion.settings import Settings, load_settings
-from ingestion.simulator.server import build_app, running
+from tests.ingestion.collector.conftest import Collecting
 from tests.support.fake_time import FakeTime
-from tests.support.live import Bars, serving, until
+from tests.support.live import MINUTE, START, live, until
+
+if TYPE_CHECKING:
+    from tests.ingestion.conftest import ArchiveHost
 
 SERIES = [Series(f"A{number}USDT", "1m") for number in range(20)]
 
@@ -51,7 +48,7 @@ def test_the_waits_of_a_series_without_progress_grow_to_a_minute() -> None:
             asked.append(time.clock())
             wants.answered(SERIES[0], progress=False)
         time.sleep(0.5)
-    waits = [later - earlier for earlier, later in zip(asked, asked[1:], strict=False)]
+    waits = [later - earlier for earlier, later in itertools.pairwise(asked)]
     assert waits[0] <= 1.5
     assert 29 < max(waits) < 62
 
@@ -67,66 +64,35 @@ def test_something_new_is_not_kept_waiting() -> None:
     assert wants.next() == [SERIES[0]]
 
 
-class Leap:
-    """The exchange's clock: it stands, and is moved by the test."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2025, 6, 15, 12, 0, 30, tzinfo=UTC)
-        self._lock = threading.Lock()
-
-    def __call__(self) -> datetime:
-        with self._lock:
-            return self.now
-
-    def move(self, by: timedelta) -> None:
-        with self._lock:
-            self.now += by
+HUNDRED = [Series(f"SIM{number:03}USDT", "5m") for number in range(100)]
+FIVE = 5 * MINUTE
 
 
 @pytest.fixture
-def clock() -> Leap:
-    return Leap()
+def many(host: "ArchiveHost", tmp_path: Path) -> Iterator[Collecting]:
+    """A collector of a hundred series."""
+    with live(host, *HUNDRED) as exchange:
+        found = Collecting(exchange, tmp_path / "home")
+        yield found
+        found.close()
 
 
-@pytest.fixture
-def exchange(clock: Leap) -> Iterator[str]:
-    with running(build_app(now=clock, more_symbols=97)) as address:
-        yield address
+def weight(asked: Sequence[str]) -> int:
+    return sum({"klines": 2, "time": 1}[path.partition("?")[0]] for path in asked)
 
 
-def asked(exchange: str, page: str) -> dict[str, Any]:
-    found: dict[str, Any] = urllib3.request("GET", f"{exchange}/simulator/{page}").json()
-    return found
-
-
-def is_settled(url: str) -> bool:
-    report = urllib3.request("GET", f"{url}/health", timeout=10, retries=False).json()
-    series = report.get("series", {}).values()
-    return len(series) > 0 and report["websocket_connected"] and not any(one["catching_up"] for one in series)
-
-
-def settings_of(home: Path, exchange: str) -> Settings:
-    symbols = ["BTCUSDT", "ETHUSDT", "SOLUSDT", *(f"SIM{number:03}USDT" for number in range(1, 98))]
-    return load_settings(home=home, archive_url=exchange, symbols=",".join(symbols), interval="5m", collector_port=0)
-
-
-def test_a_hundred_series_catch_up_after_ten_minutes_and_after_a_day_within_the_limits(
-    tmp_path: Path, clock: Leap, exchange: str
-) -> None:
-    settings = settings_of(tmp_path / "home", exchange)
-    with ExitStack() as stack:
-        bus = stack.enter_context(LocalBus(settings.bus_path))
-        bars = Bars(bus)
-        expected = 0
-        for away, missed in ((timedelta(0), 0), (timedelta(minutes=10), 2), (timedelta(days=1), 288)):
-            clock.move(away)
-            expected += missed * 100
-            with serving(Service(settings, bus)) as url:
-                until(lambda: is_settled(url), seconds=120)
-                until(lambda: len(bars.read()) >= expected, seconds=60)  # noqa: B023 - called here
-    assert len(bars.all) == len({bar.key for bar in bars.all}) == expected
-    for series in settings.series:
-        opens = [bar.open_time for bar in bars.all if bar.series == series]
-        assert opens == list(range(opens[0], opens[0] + 290 * 300_000_000, 300_000_000))
-    assert asked(exchange, "fired") == {} or "weight_limit" not in asked(exchange, "fired")
-    assert asked(exchange, "requests")["klines"] <= 3 * 100 + 50
+@pytest.mark.parametrize("missed", [2, 288], ids=["ten minutes", "a day"])
+def test_a_hundred_series_catch_up_after_our_own_stop_within_the_limits(many: Collecting, missed: int) -> None:
+    many.start()
+    many.stop()
+    before = len(many.exchange.rest.asked_rest)
+    for number in range(missed):
+        many.exchange.close(START + number * FIVE, send=False)
+    many.exchange.move(START + missed * FIVE + 12_000_000)
+    many.start()
+    until(lambda: len(many.bars.read()) >= missed * len(HUNDRED))
+    for series in HUNDRED:
+        opens = [bar.open_time for bar in many.bars.all if bar.series == series]
+        assert opens == [START + number * FIVE for number in range(missed)]
+    # A page and the clock per series, at the start and once the streams are open; the exchange takes 6000 a minute.
+    assert weight(many.exchange.rest.asked_rest[before:]) <= 2 * 3 * len(HUNDRED)
