@@ -28,8 +28,8 @@ from pathlib import Path
 
 from faults.forks import Forks, forks
 from faults.kills import broken, missing, unfinished
-from faults.power import JOURNAL, NOTHING_MORE, cut_power
 from faults.mutants import MUTANTS, QUEUE_MUTANTS
+from faults.power import JOURNAL, NOTHING_MORE, cut_power
 from faults.scenarios import Scenario, buildings, landings, prepare_warehouse, publishings, queues
 
 FILE_SYSTEMS = {"ext4": ("mkfs.ext4", "-q", "-F"), "xfs": ("mkfs.xfs", "-q", "-f")}
