@@ -55,7 +55,7 @@ def consume(home: str) -> None:
     now = _later(home)
     with LocalBus(_path(home), _TOPOLOGY, clock=lambda: now) as bus:
         while bus.backlog(MICROBATCH).messages:
-            received = bus.pull(MICROBATCH, max_messages=3, max_bytes=1 << 20, wait=1)
+            received = bus.pull(MICROBATCH, max_messages=3, max_bytes=1 << 20, wait=0)
             good = [one for one in received if one.message.data != _POISON.encode()]
             for one in good:
                 write_durably(Path(home) / "landed" / one.message.data.decode(), one.message.data)
