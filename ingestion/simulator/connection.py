@@ -5,6 +5,7 @@ so that pings, aborts and the bytes of every frame are in our hands.
 """
 
 import asyncio
+import math
 import socket
 import time
 from collections import deque
@@ -95,7 +96,7 @@ class Connection(asyncio.Protocol):
         self._silent_until = 0.0
         self._why = "client_left"
         self._is_open = False
-        self._opened = self._pinged = time.monotonic()
+        self._pinged = self._shutdown_at = 0.0
         self._born = 0
         self.micro = False
         self.subscriptions = Subscriptions(limit=host.limits.streams, changed=self._changed)
@@ -108,9 +109,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._others.discard(self)
-        if self._is_open:
-            self._is_open = False
-            self._host.gone(self, self._why)
+        self._leave()
 
     def data_received(self, data: bytes) -> None:
         self._protocol.receive_data(data)
@@ -120,8 +119,6 @@ class Connection(asyncio.Protocol):
             elif self._is_open and self._protocol.state is State.OPEN:
                 self._receive(cast("Frame", event))
         self._flush()
-        if self._protocol.parser_exc is not None:
-            self._transport.close()
 
     def shutdown(self) -> None:
         """The server is about to stop."""
@@ -138,6 +135,11 @@ class Connection(asyncio.Protocol):
     @property
     def is_silent(self) -> bool:
         return time.monotonic() < self._silent_until
+
+    @property
+    def why(self) -> str:
+        """What keeps frames from going out, when something does."""
+        return "stream_silence" if self.is_silent else self._why
 
     def send(self, frame: bytes) -> bool:
         """Write a whole frame; False when the connection is closing or silent. A slow reader is cut off."""
@@ -158,6 +160,7 @@ class Connection(asyncio.Protocol):
         """Cut the connection without a word, as a broken network does."""
         self._why = why
         self._transport.abort()
+        self._leave()
 
     def be_silent(self, seconds: float) -> None:
         """Stay open and write nothing, not even an answer."""
@@ -185,8 +188,8 @@ class Connection(asyncio.Protocol):
             self._end("stream_no_pong", "Pong timeout")
         elif self._host.exchange_micros() - self._born > self._limits.life * 1e6:
             self._end("stream_end_of_life", "Connection expired")
-        elif 0 < self._host.shutdown_after < instant - self._opened:
-            self._opened = instant
+        elif self._host.shutdown_after and instant >= self._shutdown_at:
+            self._shutdown_at = math.inf
             self._host.fire("stream_shutdown")
             self.announce_shutdown(self._limits.shutdown_lead)
         elif instant - self._pinged >= self._limits.ping_every:
@@ -213,12 +216,18 @@ class Connection(asyncio.Protocol):
             self._transport.close()
             return
         self._limit_kernel_buffer()
-        self._opened = self._pinged = time.monotonic()
+        self._pinged = time.monotonic()
+        self._shutdown_at = self._pinged + self._host.shutdown_after
         self._born = self._host.exchange_micros()
         self._is_open, self.micro = True, target.micro
         self.subscriptions.combined = target.combined
         self._host.opened(self)
         self.subscriptions.add(target.streams)
+
+    def _leave(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            self._host.gone(self, self._why)
 
     def _limit_kernel_buffer(self) -> None:
         """The kernel would buffer megabytes more for a client that does not read."""
@@ -268,9 +277,13 @@ class Connection(asyncio.Protocol):
             asyncio.get_running_loop().call_later(_CLOSE_WITHIN, self._transport.abort)
 
     def _flush(self) -> None:
-        """Write what the library has to say; its empty part means the end."""
+        """Write what the library has to say; its empty part means that we have no more to say.
+
+        The client closes then. Closing first would lose our last words when it has sent something in the meantime.
+        """
         for data in self._protocol.data_to_send():
             if not data:
-                self._transport.close()
+                self._transport.write_eof()
+                asyncio.get_running_loop().call_later(_CLOSE_WITHIN, self._transport.abort)
             elif not self.is_silent:
                 self._transport.write(data)

@@ -8,6 +8,7 @@ import heapq
 import itertools
 import time
 import zlib
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -38,7 +39,8 @@ class Follower(Protocol):
     def is_combined(self) -> bool: ...
 
     @property
-    def is_silent(self) -> bool: ...
+    def why(self) -> str:
+        """What keeps frames from it, when something does."""
 
     def send(self, frame: bytes) -> bool: ...
 
@@ -47,12 +49,13 @@ class Follower(Protocol):
     def be_silent(self, seconds: float) -> None: ...
 
 
-@dataclass
+@dataclass(eq=False)
 class _Channel:
     """One series: where it stands, who follows it, and what is next."""
 
     series: Series
-    tape: Tape
+    since: int  # the instant of the first subscription
+    tape: Tape = field(init=False)
     followers: dict[Follower, None] = field(default_factory=dict)
     lost: str = "not_connected"  # why there is no follower, when there is none
     next_update: int = 0
@@ -71,6 +74,8 @@ class Feed:
     ) -> None:
         self._market, self._clock, self._trouble, self._limits, self._truth = market, clock, trouble, limits, truth
         self._channels: dict[str, _Channel] = {}
+        self._new: deque[_Channel] = deque()  # without their tape: to read it takes a moment
+        self._low: deque[_Channel] = deque()  # whose tape runs out soon
         self._queue: list[tuple[int, int, _Channel]] = []
         self._order = itertools.count()
         self._woken = asyncio.Event()
@@ -83,7 +88,8 @@ class Feed:
             channel = self._channel(name)
             if channel:
                 channel.followers[follower] = None
-                self._schedule(channel)
+                if channel not in self._new:
+                    self._schedule(channel)
         self._woken.set()
 
     def leave(self, follower: Follower, streams: list[str], why: str) -> None:
@@ -97,11 +103,10 @@ class Feed:
         """Go on until cancelled."""
         self._woken = asyncio.Event()
         while True:
-            busy = self._pass()
-            await asyncio.sleep(0)
-            if busy:
-                continue
             self._woken.clear()
+            if self._pass():
+                await asyncio.sleep(0)
+                continue
             wait = min(self._clock.seconds_until(self._queue[0][0]), _LONGEST_WAIT) if self._queue else None
             try:
                 await asyncio.wait_for(self._woken.wait(), wait)
@@ -114,12 +119,11 @@ class Feed:
             series = _series(name)
             if series is None or series.symbol not in self._market.listings:
                 return None
-            channel = _Channel(series, Tape(self._market, series, self._clock.micros()))
+            channel = _Channel(series, self._clock.micros())
             # Spread over the period, so that not all series have their update at once.
-            spread = zlib.crc32(name.encode()) % self._update_period
-            channel.next_update = self._clock.micros() + spread
+            channel.next_update = channel.since + zlib.crc32(name.encode()) % self._update_period
             self._channels[name] = channel
-            self._begin_bar(channel)
+            self._new.append(channel)
         return self._channels[name]
 
     def _pass(self) -> bool:
@@ -128,12 +132,22 @@ class Feed:
         while self._queue and self._queue[0][0] <= now:
             due, _, channel = heapq.heappop(self._queue)
             if due == channel.due:
-                self._step(channel, now)
+                self._step(channel, self._clock.micros())
                 self._schedule(channel)
-        low = next((channel for channel in self._channels.values() if channel.tape.is_low), None)
-        if low:
-            low.tape.read_ahead()
-        return low is not None or bool(self._queue and self._queue[0][0] <= now)
+        return self._read_one() or bool(self._queue and self._queue[0][0] <= now)
+
+    def _read_one(self) -> bool:
+        """Read ahead in one tape, which takes some milliseconds; whether there was one to read."""
+        if self._new:
+            channel = self._new.popleft()
+            channel.tape = Tape(self._market, channel.series, channel.since)
+            self._begin_bar(channel)
+            self._schedule(channel)
+            return True
+        if self._low:
+            self._low.popleft().tape.read_ahead()
+            return True
+        return False
 
     def _schedule(self, channel: _Channel) -> None:
         if channel.tape.ended:
@@ -152,6 +166,8 @@ class Feed:
             self._close(channel, now)
             channel.tape.advance()
             self._begin_bar(channel)
+            if channel.tape.is_low and channel not in self._low:
+                self._low.append(channel)
         else:
             return
         if channel.followers and channel.next_update <= now:
@@ -163,7 +179,8 @@ class Feed:
         if not channel.tape.ended and self._trouble.strikes("stream_drop", _bar(channel)):
             share = 0.2 + 0.6 * self._trouble.lot("the middle", _bar(channel))
             tape = channel.tape
-            channel.drop_at = tape.open_time + int((tape.close_time - tape.open_time) * share)
+            middle = tape.open_time + int((tape.close_time - tape.open_time) * share)
+            channel.drop_at = middle if middle > channel.since else _NEVER
 
     def _drop(self, channel: _Channel) -> None:
         channel.drop_at = _NEVER
@@ -214,7 +231,7 @@ class Feed:
             if follower.send(made + made if twice else made):
                 fault = None
             elif fault is not None:
-                fault = "stream_silence" if follower.is_silent else "closing"
+                fault = follower.why
         return fault
 
     def _send_garbage(self, channel: _Channel) -> None:

@@ -60,21 +60,20 @@ class Tape:
         self._listing = market.listings[series.symbol]
         length = INTERVAL_MICROS[series.interval]
         self._by_month = length is None or length > DAY_MICROS
-        # The bar that is open at `start` opened in the window before it at the earliest.
-        first = max(instant_of(start), self._listing.first) - timedelta(days=8)
+        # The bar that is open at `start` opened on the same day; one of more than a day in its month or that before.
+        first = max(instant_of(start), self._listing.first)
         self._next_window = first.replace(hour=0, minute=0, second=0, microsecond=0)
         if self._by_month:
-            self._next_window = Month.containing(self._next_window.date()).start
+            self._next_window = Month.containing((first - timedelta(days=7)).date()).start
         self._pieces: list[_Piece] = []
         self._place = 0
-        while self.ended is False and self.close_time < start:
+        self._fill()
+        while not self.ended and self.close_time < start:
             self.advance()
 
     @property
     def ended(self) -> bool:
-        """Whether there is no bar any more. Reads ahead when it must."""
-        while not self._pieces and self._next_window < _END.start:
-            self.read_ahead()
+        """Whether there is no bar any more."""
         return not self._pieces
 
     @property
@@ -96,6 +95,7 @@ class Tape:
         if self._place == len(self._pieces[0].bars):
             del self._pieces[0]
             self._place = 0
+            self._fill()
 
     def closed(self) -> Kline:
         """The bar as it is in the end."""
@@ -127,6 +127,11 @@ class Tape:
                 self._next_window = _END.start
             return
         self._pieces.append(self._piece(month, bars))
+
+    def _fill(self) -> None:
+        """Read until there is a bar, or no more to read."""
+        while not self._pieces and self._next_window < _END.start:
+            self.read_ahead()
 
     def _piece(self, month: Month, bars: Bars) -> _Piece:
         # Copies: views would keep the whole month in memory.

@@ -57,7 +57,7 @@ class Trouble:
     def strikes(self, fault: str, name: str) -> bool:
         """Whether `fault` is meant for `name`: a file, a bar or an attempt."""
         chosen = getattr(self.faults, fault)
-        return name in chosen if isinstance(chosen, tuple) else self.lot(fault, name) < chosen
+        return name in chosen if isinstance(chosen, tuple) else chosen > 0 and self.lot(fault, name) < chosen
 
     def meets(self, fault: str, name: str) -> bool:
         """Whether `fault` is meant for `name`; it fires when it is."""
