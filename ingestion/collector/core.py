@@ -32,6 +32,8 @@ _MOST_EVENTS = 2000
 _CLOSING_GRACE = 10_000_000
 # Real seconds that newer bars wait for older ones from REST.
 _LONGEST_HOLD = 10.0
+# Real seconds between looks at REST while there is no stream.
+_POLL = 30.0
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Core:
         self._sequences = self._restored()
         self._holding_since: dict[Series, float] = {}
         self._ticked_at = 0.0
+        self._polled_at = [time.monotonic()] * len(shards)
         self.latest: dict[Series, Latest] = {}
         self.last_closed: dict[Series, int] = {}
         self.last_message: float | None = None  # by the machine's clock
@@ -74,8 +77,6 @@ class Core:
 
     def run(self) -> None:
         """Until stopped; what has been heard until then is kept."""
-        for series in self._series:
-            self._wants.want(series)
         while not self._stopping.is_set():
             self._handle(self._take(_TICK))
             self._tick()
@@ -211,15 +212,21 @@ class Core:
         if now - self._ticked_at < _TICK:
             return
         self._ticked_at = now
-        for shard in self._shards:
+        for number, shard in enumerate(self._shards):
             if shard.tick():
-                for series in shard.series:
-                    self._wants.hurry(series)
-                    self._wants.want(series)
+                self._want_all(shard)
+            elif shard.down_since is not None and now - self._polled_at[number] > _POLL:
+                self._polled_at[number] = now
+                self._want_all(shard)
         self._look_for_missing(now)
         if not self._spool.is_full:
             for series in self._wants.next():
                 self._fetcher.ask(series, self._sequences[series].next_open)
+
+    def _want_all(self, shard: Shard) -> None:
+        for series in shard.series:
+            self._wants.hurry(series)
+            self._wants.want(series)
 
     def _look_for_missing(self, now: float) -> None:
         released: list[KlineMessage] = []

@@ -71,7 +71,7 @@ def require_every_bar(home: Path, truth: Path, symbols: int = 3) -> None:
 
 def test_it_collects_every_bar_whatever_the_stream_does(tmp_path: Path, exchange: str, truth: Path) -> None:
     collector = CollectorProcess(tmp_path / "home", exchange).start()
-    until(lambda: collector.health().get("messages_published", 0) >= 120, seconds=60)
+    until(lambda: collector.health().get("messages_published", 0) >= 60, seconds=60)
     code, _ = collector.terminate()
     assert code == 0
     require_every_bar(tmp_path / "home", truth)

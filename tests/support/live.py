@@ -27,12 +27,12 @@ MINUTE = 60_000_000
 START = micros(datetime(2025, 3, 1, 12, tzinfo=UTC))
 
 
-def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
-    """What `condition` gives as soon as it is true; fails the test after `seconds`."""
+def until(condition: Callable[[], Any], seconds: float = 20.0, every: float = 0.01) -> Any:
+    """What `condition`, looked at `every` so many seconds, gives as soon as it is true; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.005)
+        time.sleep(every)
     return found
 
 

@@ -44,7 +44,7 @@ class Collecting:
     def start(self, **changed: Any) -> "Collecting":
         """Start a collector; returns when it is subscribed, and has caught up."""
         self.url = self._stack.enter_context(serving(Service(self.settings(**changed), self.bus)))
-        until(self.is_settled)
+        until(self.is_settled, seconds=60, every=0.05)
         return self
 
     def is_settled(self) -> bool:

@@ -1,6 +1,7 @@
 """Bars by REST: in pages, within the exchange's limits, again after failures."""
 
 import itertools
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,9 +91,11 @@ def test_a_hundred_series_catch_up_after_our_own_stop_within_the_limits(many: Co
         many.exchange.close(START + number * FIVE, send=False)
     many.exchange.move(START + missed * FIVE + 12_000_000)
     many.start()
-    until(lambda: len(many.bars.read()) >= missed * len(HUNDRED))
-    for series in HUNDRED:
-        opens = [bar.open_time for bar in many.bars.all if bar.series == series]
-        assert opens == [START + number * FIVE for number in range(missed)]
+    until(lambda: len(many.bars.read()) >= missed * len(HUNDRED), seconds=60, every=0.1)
+    opens: dict[str, list[int]] = defaultdict(list)
+    for bar in many.bars.all:
+        opens[bar.symbol].append(bar.open_time)
+    expected = [START + number * FIVE for number in range(missed)]
+    assert opens == {series.symbol: expected for series in HUNDRED}
     # A page and the clock per series, at the start and once the streams are open; the exchange takes 6000 a minute.
     assert weight(many.exchange.rest.asked_rest[before:]) <= 2 * 3 * len(HUNDRED)

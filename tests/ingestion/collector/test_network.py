@@ -16,6 +16,7 @@ def network(collecting: Collecting, monkeypatch: pytest.MonkeyPatch) -> Iterator
     """What stands between the collector and the streams. Waits do not grow, since connections live for moments here."""
     monkeypatch.setattr("ingestion.collector.shards._GOOD_LIFE", 0.0)
     monkeypatch.setattr("ingestion.collector.shards._FIRST_WAIT", 0.1)
+    monkeypatch.setattr("ingestion.collector.connections._CONNECT_TIMEOUT", 0.5)
     with proxy(int(collecting.exchange.url.rsplit(":", 1)[1])) as found:
         collecting.exchange.url = f"ws://127.0.0.1:{found.port}"
         yield found
@@ -78,6 +79,19 @@ def test_an_exchange_that_refuses_is_tried_until_it_does_not(collecting: Collect
         collecting.exchange.await_subscribed()
 
 
+def test_while_there_is_no_stream_bars_come_by_rest(
+    collecting: Collecting, network: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingestion.collector.core._POLL", 0.2)
+    collecting.start()
+    network.mode = "refuse"
+    network.reset()
+    for number in range(3):
+        close(collecting, number)
+    collecting.exchange.move(START + 3 * MINUTE + 12_000_000)
+    until(lambda: collecting.bars.opens() == [0, 1, 2])
+
+
 @pytest.mark.parametrize("url", ["wss://127.0.0.1:{port}", "ws://no-such-host.invalid"])
 def test_failures_of_tls_and_of_names_are_counted_and_survived(
     collecting: Collecting, network: Proxy, url: str
@@ -97,7 +111,7 @@ def test_after_faults_of_every_kind_each_bar_is_there_once(collecting: Collectin
         "shutdown": lambda: collecting.exchange.send('{"e":"serverShutdown","E":1770123456789}'),
         "black_hole": lambda: setattr(network, "mode", "black_hole"),
     }
-    for number in range(24):
+    for number in range(16):
         connected = collecting.exchange.connected
         if number % 2:
             ends[chance.choice(list(ends))]()
@@ -108,5 +122,5 @@ def test_after_faults_of_every_kind_each_bar_is_there_once(collecting: Collectin
             until(lambda: network.accepted > connected)  # noqa: B023 - called here
             network.mode = "pass"
             until(lambda: collecting.exchange.connected > connected)  # noqa: B023 - called here
-    await_whole(collecting, 24)
-    assert collecting.exchange.connected >= 13
+    await_whole(collecting, 16)
+    assert collecting.exchange.connected >= 9
