@@ -102,6 +102,15 @@ class Feed:
     async def run(self) -> None:
         """Go on until cancelled."""
         self._woken = asyncio.Event()
+        try:
+            await self._go_on()
+        finally:
+            for channel in self._channels.values():
+                if channel.held:
+                    self._note(channel, channel.held.kline, "stream_late_close")
+                    channel.held = None
+
+    async def _go_on(self) -> None:
         while True:
             self._woken.clear()
             if self._pass():

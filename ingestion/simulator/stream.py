@@ -51,10 +51,14 @@ class StreamFace:
         self._tasks = [asyncio.create_task(self._feed.run()), asyncio.create_task(self._tend())]
 
     async def stop(self) -> None:
+        """Raises what has ended a task before its time."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        ends = await asyncio.gather(*self._tasks, return_exceptions=True)
         self._truth.close()
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end
 
     def routes(self) -> list[Route]:
         """Where the stream is, and what a test does to it: cut all connections, or tell them of a shutdown."""

@@ -11,10 +11,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import websocket
 from starlette.testclient import TestClient
 
 from ingestion.binance.exchange import Exchange
-from ingestion.errors import ConfigurationError
+from ingestion.errors import ConfigurationError, UsageError
 from ingestion.history.month import Outcome
 from ingestion.history.run import land_history
 from ingestion.klines import Month, Series
@@ -191,6 +192,38 @@ def test_the_command_takes_faults_outages_and_a_clock_that_stands_still() -> Non
 def test_the_command_refuses_what_it_does_not_know(option: str, value: str, says: str) -> None:
     done = subprocess.run([KLINEHOUSE, "simulate", option, value], capture_output=True, text=True)
     assert (done.returncode, says in done.stderr) == (2, True)
+
+
+def test_the_command_serves_a_stream_on_a_fast_clock_and_writes_what_closed(tmp_path: Path) -> None:
+    truth = tmp_path / "truth.jsonl"
+    options = ["--now", "2025-06-15T12:00", "--speed", "600", "--truth", str(truth), "--symbols-extra", "3"]
+    command = [KLINEHOUSE, "simulate", "--port", "0", "--json", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            url = json.loads(server.stdout.readline())["stream_url"]
+            client = websocket.create_connection(f"{url}/ws/sim003usdt@kline_1m", timeout=20)
+            while not (kline := json.loads(client.recv())["k"])["x"]:
+                pass
+            client.shutdown()
+        finally:
+            server.terminate()
+            server.wait(timeout=20)
+    line = json.loads(truth.read_text().splitlines()[0])
+    assert (kline["s"], line["symbol"], line["values"][4]) == ("SIM003USDT", "SIM003USDT", kline["c"])
+
+
+def test_the_command_refuses_a_truth_that_cannot_be_written(tmp_path: Path) -> None:
+    command = [KLINEHOUSE, "simulate", "--truth", str(tmp_path / "none" / "truth.jsonl")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, "cannot be written" in done.stderr) == (2, True)
+
+
+def test_recordings_have_no_stream(folder: Path, folder_address: str, tmp_path: Path) -> None:
+    assert request(folder_address, "/simulator/stream")[0] == 404
+    with pytest.raises(websocket.WebSocketBadStatusException, match="404"):
+        websocket.create_connection(folder_address.replace("http", "ws") + "/ws", timeout=20)
+    with pytest.raises(UsageError, match="no stream"):
+        build_app(data=folder, truth=tmp_path / "truth.jsonl")
 
 
 def test_a_clock_may_go_on() -> None:

@@ -84,6 +84,16 @@ def test_a_closing_frame_comes_after_a_newer_one(faulty: Callable[..., Served]) 
     assert line["sent"]
 
 
+def test_a_closing_frame_that_was_held_to_the_end_is_in_the_truth(tmp_path: Path) -> None:
+    no_updates = StreamLimits(update_every=3600.0)
+    with served(tmp_path / "truth.jsonl", faults=Faults(stream_late_close=1.0), limits=no_updates) as exchange:
+        exchange.connect(f"/ws/{BTC}")
+        exchange.clock.go(seconds=31)
+        exchange.fired_when("stream_late_close")
+    [line] = exchange.truth()
+    assert (line["sent"], line["fault"]) == (None, "stream_late_close")
+
+
 def test_frames_come_twice(faulty: Callable[..., Served]) -> None:
     exchange = faulty(stream_duplicates=1.0)
     client = exchange.connect(f"/ws/{BTC}")
