@@ -80,6 +80,7 @@ class Core:
         while not self._stopping.is_set():
             self._handle(self._take(_TICK))
             self._tick()
+            self._ask()
         for shard in self._shards:
             shard.leave()
         while events := self._take(0):
@@ -219,6 +220,9 @@ class Core:
                 self._polled_at[number] = now
                 self._want_all(shard)
         self._look_for_missing(now)
+
+    def _ask(self) -> None:
+        """Let the series that want bars have the threads that are free."""
         if not self._spool.is_full:
             for series in self._wants.next():
                 self._fetcher.ask(series, self._sequences[series].next_open)
