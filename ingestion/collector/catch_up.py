@@ -66,13 +66,21 @@ class Fetcher:
         settled = now - _SETTLING // timedelta(microseconds=1)
         length = INTERVAL_MICROS[series.interval] or _MONTH
         if start is None:
-            grid = grid_micros(series.interval)
-            start = settled // grid * grid if grid else settled
+            start = self._open_now(series, settled)
             return Fetched(series, start, start, (), now)
         start = self._bounded(series, start, settled - (self._most_bars + 1) * length)
         end = min(start + _PAGE_BARS * length, settled)
         bars = self._bars(series, start, end, settled, now) if start < end else ()
         return Fetched(series, start, max(start, end), bars, now)
+
+    def _open_now(self, series: Series, settled: int) -> int:
+        """When the bar opened that is open now."""
+        grid = grid_micros(series.interval)
+        if grid:
+            return settled // grid * grid
+        earliest = settled - 2 * _MONTH
+        closed = self._bars(series, earliest, settled, settled, settled)
+        return following(series, closed[-1].open_time) if closed else earliest
 
     def _bounded(self, series: Series, start: int, earliest: int) -> int:
         if start >= earliest:

@@ -27,6 +27,8 @@ _LOG = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT = 10.0
 _LONGEST_READ = 0.2
+# Seconds between two lines of log about the same kind of malformed frame.
+_TELL_EVERY = 10.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Connection:
         self._requests = subscriptions(series)
         self._unanswered = {number for number, _ in self._requests}
         self.opened_at = self._heard_at = self.data_at = time.monotonic()
+        self._told_at: dict[str, float] = {}
         self.ready = self.retiring = self.closed = False
         self._thread = threading.Thread(target=self._run, name="connection", daemon=True)
 
@@ -118,8 +121,7 @@ class Connection:
         try:
             found = decode_frame(data)
         except MalformedFrame as error:
-            self._metrics.errors.labels(f"frame_{error.kind}").inc()
-            _LOG.warning("malformed frame", extra={"kind": error.kind, "reason": str(error)[:200]})
+            self._refuse(error)
             return
         if isinstance(found, KlineFrame):
             self.data_at = self._heard_at
@@ -129,6 +131,14 @@ class Connection:
             _LOG.info("the server will shut down")
         else:
             self._answered(found)
+
+    def _refuse(self, error: MalformedFrame) -> None:
+        """Count it; its reason is logged, though not of each in a flood."""
+        self._metrics.errors.labels(f"frame_{error.kind}").inc()
+        now = time.monotonic()
+        if now - self._told_at.get(error.kind, -_TELL_EVERY) >= _TELL_EVERY:
+            self._told_at[error.kind] = now
+            _LOG.warning("malformed frame", extra={"kind": error.kind, "reason": str(error)[:200]})
 
     def _answered(self, answer: Answer) -> None:
         if answer.error:

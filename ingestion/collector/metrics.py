@@ -34,10 +34,11 @@ class Metrics:
     def gauge(self, name: str, help: str, read: Callable[[], float]) -> None:
         Gauge(f"{_PREFIX}_{name}", help, registry=self.registry).set_function(read)
 
-    def total(self, name: str) -> int:
+    @staticmethod
+    def total(counter: Counter) -> int:
         """The sum of a counter over its labels."""
-        samples = [sample for metric in self.registry.collect() for sample in metric.samples]
-        return int(sum(one.value for one in samples if one.name == f"{_PREFIX}_{name}_total"))
+        samples = [sample for metric in counter.collect() for sample in metric.samples]
+        return int(sum(sample.value for sample in samples))
 
     def _counter(self, name: str, help: str, *labels: str) -> Counter:
         return Counter(f"{_PREFIX}_{name}", help, labels, registry=self.registry)

@@ -16,6 +16,8 @@ _LOG = logging.getLogger(__name__)
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 20.0
 # A connection that lived this long was a good one: the waits start again at the first.
 _GOOD_LIFE = 60.0
+# Seconds that both connections are kept at a handover: what the old one has heard may still be on its way.
+_OVERLAP = 0.5
 
 
 class Line(Protocol):
@@ -77,6 +79,7 @@ class Shard:
         self._dial, self._limit, self._metrics, self._max_age, self._clock = dial, limit, metrics, max_age, clock
         self._line: Line | None = None
         self._successor: Line | None = None
+        self._both_since: float | None = None
         self._began = 0.0  # the line, by the exchange's clock
         self._streaming = False
         self._failures = 0
@@ -91,8 +94,8 @@ class Shard:
 
     def tick(self) -> bool:
         """Do what is due; True when bars begin to come after there was no connection: those before were missed."""
-        if self._successor is not None:
-            self._follow_successor(self._successor)
+        if self._line is not None and self._successor is not None:
+            self._follow_successor(self._line, self._successor)
         if self._line is not None and self._line.closed:
             self._lost(self._line)
         if self._line is None:
@@ -132,23 +135,29 @@ class Shard:
     def _is_ending(self, line: Line) -> bool:
         return line.retiring or self._exchange_clock() - self._began > self._max_age
 
-    def _follow_successor(self, successor: Line) -> None:
+    def _follow_successor(self, line: Line, successor: Line) -> None:
         if successor.closed:
-            self._successor = None
+            self._successor = self._both_since = None
             self._wait_longer()
-        elif successor.ready and self._line is not None and not self._line.closed:
-            # Both are subscribed now: what the old one has not brought comes by the new one.
-            self._line.leave()
-            self._line, self._successor, self._began = successor, None, self._exchange_clock()
-            self._metrics.rotations.inc()
-            _LOG.info("connection handed over", extra={"series": len(self.series)})
+        elif self._both_since is not None:
+            if line.closed or self._clock() - self._both_since >= _OVERLAP:
+                self._hand_over(line, successor)
+        elif successor.ready and not line.closed:
+            self._both_since = self._clock()
+
+    def _hand_over(self, line: Line, successor: Line) -> None:
+        line.leave()
+        self._line, self._began = successor, self._exchange_clock()
+        self._successor = self._both_since = None
+        self._metrics.rotations.inc()
+        _LOG.info("connection handed over", extra={"series": len(self.series)})
 
     def _lost(self, line: Line) -> None:
         if self._streaming:
             self._streaming, self.down_since = False, self._clock()
         if self._clock() - line.opened_at > _GOOD_LIFE:
             self._failures = 0
-        self._line, self._successor = self._successor, None
+        self._line, self._successor, self._both_since = self._successor, None, None
         if self._line is None:
             self._wait_longer()
 

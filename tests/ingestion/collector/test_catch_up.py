@@ -3,16 +3,21 @@
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from queue import Queue
 from typing import TYPE_CHECKING
 
 import pytest
 
-from ingestion.collector.catch_up import Wants
-from ingestion.klines import Series
+from ingestion.binance.exchange import Exchange
+from ingestion.collector.catch_up import Fetcher, Wants
+from ingestion.grid import instant, micros
+from ingestion.klines import DAY_MICROS, Series
+from ingestion.settings import load_settings
 from tests.ingestion.collector.conftest import Collecting
 from tests.support.fake_time import FakeTime
-from tests.support.live import MINUTE, START, live, until
+from tests.support.live import BTC, MINUTE, START, live, rest_row, until
 
 if TYPE_CHECKING:
     from tests.ingestion.conftest import ArchiveHost
@@ -63,6 +68,35 @@ def test_something_new_is_not_kept_waiting() -> None:
     assert wants.next() == []
     wants.hurry(SERIES[0])
     assert wants.next() == [SERIES[0]]
+
+
+def fetcher_of(host: "ArchiveHost") -> Fetcher:
+    settings = load_settings(archive_url=host.url, rest_url=host.url, http_attempts=1)
+    return Fetcher(lambda: Exchange(settings).rest, Queue(), 3000)
+
+
+@pytest.mark.parametrize(
+    ("interval", "opened", "length"), [("1w", "2025-02-24", 7), ("1M", "2025-03-01", 31), ("1d", "2025-03-02", 1)]
+)
+def test_the_bar_that_is_open_now_is_found_on_and_off_the_grid(
+    host: "ArchiveHost", interval: str, opened: str, length: int
+) -> None:
+    series = Series("BTCUSDT", interval)
+    at = micros(datetime.fromisoformat(opened).replace(tzinfo=UTC))
+    host.time = datetime(2025, 3, 2, 12, tzinfo=UTC)
+    before = at - (28 if interval == "1M" else length) * DAY_MICROS
+    row = rest_row(BTC, before)
+    host.klines[series.symbol, interval] = [[*row[:6], at // 1000 - 1, *row[7:]], rest_row(BTC, at)]
+    host.klines[series.symbol, interval][1][6] = (at + length * DAY_MICROS) // 1000 - 1
+    found = fetcher_of(host).fetch(series, None)
+    assert (found.start, found.bars) == (at, ())
+
+
+def test_a_bar_that_closed_this_second_is_left_to_the_stream(host: "ArchiveHost") -> None:
+    host.klines[BTC.symbol, BTC.interval] = [rest_row(BTC, START), rest_row(BTC, START + MINUTE)]
+    host.time = instant(START + 2 * MINUTE + 1_000_000)
+    found = fetcher_of(host).fetch(BTC, START)
+    assert [bar.open_time for bar in found.bars] == [START]
 
 
 HUNDRED = [Series(f"SIM{number:03}USDT", "5m") for number in range(100)]

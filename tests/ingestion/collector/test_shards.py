@@ -86,13 +86,12 @@ def test_a_year_of_rotations_is_one_stream_without_interruption(time: FakeTime) 
     shard = shard_of(exchange, metrics)
     assert pass_time([shard], time, 60, 1) == 1
     unheard = 0
-    while len(exchange.wires) <= 365 or not exchange.wires[-1].ready:
+    while metrics.total(metrics.rotations) < 365:
         assert not shard.tick()
         unheard += not exchange.is_heard
-        time.sleep(600 if exchange.wires[-1].ready else 0.5)
-    shard.tick()
+        time.sleep(600 if exchange.wires[-1].age > 60 else 0.5)
     assert unheard == 0
-    assert (metrics.total("rotations"), metrics.total("reconnects")) == (365, 0)
+    assert (metrics.total(metrics.rotations), metrics.total(metrics.reconnects)) == (365, 0)
     assert max(wire.age for wire in exchange.wires if not wire.left) < DAY
 
 
@@ -103,8 +102,23 @@ def test_the_old_connection_leaves_only_when_the_new_one_is_ready(time: FakeTime
     exchange.wires[0].retiring = True
     pass_time([shard], time, 4, 1)
     assert [wire.left for wire in exchange.wires] == [False, False]
-    pass_time([shard], time, 4, 1)
+    pass_time([shard], time, 2, 1)
+    assert exchange.wires[1].ready
+    assert not exchange.wires[0].left  # what it has heard may still be on its way
+    pass_time([shard], time, 2, 1)
     assert [wire.left for wire in exchange.wires] == [True, False]
+
+
+def test_a_connection_that_ends_while_both_are_ready_is_no_interruption(time: FakeTime) -> None:
+    exchange, metrics = Exchange(time, delay=5), Metrics()
+    shard = shard_of(exchange, metrics)
+    pass_time([shard], time, 10, 1)
+    exchange.wires[0].retiring = True
+    pass_time([shard], time, 6, 0.5)
+    assert exchange.wires[1].ready
+    exchange.wires[0].left = True
+    assert pass_time([shard], time, 20, 1) == 0
+    assert metrics.total(metrics.rotations) == 1
 
 
 def test_a_connection_that_ends_before_its_successor_is_ready_is_an_interruption(time: FakeTime) -> None:
