@@ -129,7 +129,13 @@ def test_listening_shows_what_waits_and_leaves_the_micro_batches_alone(bus: Loca
         (one.symbol, one.open_time) for one in (kline(), kline(minute=5))
     ]
     assert "message 2" in done.stderr
-    assert (len(waiting(bus, MONITORING)), len(waiting(bus, MICROBATCH))) == (0, 4)
+    assert (bus.backlog(MONITORING).messages, len(waiting(bus, MICROBATCH))) == (0, 4)
+
+
+def test_listening_leaves_what_it_does_not_show(bus: LocalBus, home: str) -> None:
+    bus.publish(KLINES, [encode(kline(minute=minute)) for minute in (0, 5, 10)])
+    assert run("listen", "--waiting", "--count", "1", home=home).returncode == 0
+    assert [decode(one) for one in waiting(bus, MONITORING)] == [kline(minute=5), kline(minute=10)]
 
 
 def test_listening_shows_what_comes_and_skips_what_was_there(bus: LocalBus, home: str) -> None:
