@@ -143,24 +143,19 @@ class Connection(asyncio.Protocol):
 
     def send(self, frame: bytes) -> bool:
         """Write a whole frame; False when the connection is closing or silent. A slow reader is cut off."""
-        if (
-            not self._is_open
-            or self._protocol.state is not State.OPEN
-            or self.is_silent
-            or self._transport.is_closing()
-        ):
+        if not self._is_open or self._protocol.state is not State.OPEN or self.is_silent:
             return False
         self._transport.write(frame)
         if self._transport.get_write_buffer_size() > self._limits.buffer_bytes:
             self._host.fire("stream_slow_reader")
             self.drop("stream_slow_reader")
-        return True
+        return self._is_open
 
     def drop(self, why: str) -> None:
-        """Cut the connection without a word, as a broken network does."""
+        """Cut the connection without a word, as a broken network does; what was sent before still leaves."""
         self._why = why
-        self._transport.abort()
         self._leave()
+        asyncio.get_running_loop().call_soon(self._transport.abort)
 
     def be_silent(self, seconds: float) -> None:
         """Stay open and write nothing, not even an answer."""

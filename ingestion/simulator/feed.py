@@ -26,6 +26,8 @@ from ingestion.simulator.truth import Truth
 
 _NEVER = 2**63
 _LONGEST_WAIT = 3600.0
+# Updates are spread over their period in a few groups: not all series at once, and not each on its own.
+_PHASES = 8
 # Bars of one series that close in one go before others get their turn, when the clock has jumped.
 _CLOSES_AT_ONCE = 50
 
@@ -58,6 +60,7 @@ class _Channel:
     tape: Tape = field(init=False)
     followers: dict[Follower, None] = field(default_factory=dict)
     lost: str = "not_connected"  # why there is no follower, when there is none
+    phase: int = 0
     next_update: int = 0
     drop_at: int = _NEVER
     traded: tuple[int, int, int] = (0, 0, 0)  # what the last frame told
@@ -129,8 +132,8 @@ class Feed:
             if series is None or series.symbol not in self._market.listings:
                 return None
             channel = _Channel(series, self._clock.micros())
-            # Spread over the period, so that not all series have their update at once.
-            channel.next_update = channel.since + zlib.crc32(name.encode()) % self._update_period
+            channel.phase = zlib.crc32(name.encode()) % _PHASES * self._update_period // _PHASES
+            channel.next_update = self._next_update(channel, channel.since)
             self._channels[name] = channel
             self._new.append(channel)
         return self._channels[name]
@@ -180,8 +183,11 @@ class Feed:
         else:
             return
         if channel.followers and channel.next_update <= now:
-            channel.next_update = now + self._update_period
+            channel.next_update = self._next_update(channel, now)
             self._update(channel, now)
+
+    def _next_update(self, channel: _Channel, now: int) -> int:
+        return now + self._update_period - (now - channel.phase) % self._update_period
 
     def _begin_bar(self, channel: _Channel) -> None:
         channel.drop_at, channel.frames = _NEVER, 0

@@ -152,6 +152,23 @@ def test_a_silent_connection_sends_no_ping_and_no_answer(faulty: Callable[..., S
         list(iter(lambda: client.recv_data(control_frame=True), None))  # what was sent before
 
 
+def test_the_truth_has_every_bar_once_whatever_goes_wrong(faulty: Callable[..., Served]) -> None:
+    names = ("drop", "missing_close", "late_close", "duplicates", "garbage", "silence")
+    exchange = faulty(**{f"stream_{name}": 0.1 for name in names}, stream_silence_seconds=0.01)
+    streams = [BTC, "ethusdt@kline_1m", "solusdt@kline_3m"]
+    exchange.connect(f"/stream?streams={'/'.join(streams)}").ask("LIST_SUBSCRIPTIONS")
+    for _ in range(20):
+        exchange.clock.go(minutes=9)
+        if not exchange.get("/simulator/stream")["connections"]:
+            exchange.connect(f"/stream?streams={'/'.join(streams)}")
+    lines = exchange.truth_when(20 * (9 + 9 + 3) - 3)
+    for symbol, length in (("BTCUSDT", 1), ("ETHUSDT", 1), ("SOLUSDT", 3)):
+        minutes = [(line["open_time"] // 1000 - OPEN) // 60_000 for line in lines if line["symbol"] == symbol]
+        assert sorted(minutes) == list(range(0, length * len(minutes), length))
+        assert len(minutes) >= 20 * 9 // length - 1
+    assert all((line["sent"] is None) == (line["fault"] is not None) for line in lines)
+
+
 def test_connects_are_refused(faulty: Callable[..., Served]) -> None:
     exchange = faulty(stream_refused=0.5)
     statuses = [status_of(exchange) for _ in range(20)]
