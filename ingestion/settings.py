@@ -33,6 +33,11 @@ class Settings(BaseSettings):
         description="Host of the REST API; empty means the market-data host (https://data-api.binance.vision), or the "
         "simulated exchange itself where the archive is a simulated one.",
     )
+    stream_url: str = Field(
+        "",
+        description="Host of the kline streams; empty means the market-data host (wss://data-stream.binance.vision), "
+        "or the simulated exchange's own where the archive is a simulated one.",
+    )
     symbols: Annotated[tuple[str, ...], NoDecode] = Field(
         ("BTCUSDT", "ETHUSDT", "SOLUSDT"), description="Symbols to keep, separated by commas."
     )
@@ -44,6 +49,21 @@ class Settings(BaseSettings):
     max_wait: float = Field(300.0, ge=0, description="Seconds of rate limits and bans that a run waits out in all.")
     rest_weight: int = Field(4800, ge=40, description="Request weight per minute to stay under; the exchange has 6000.")
     max_file_mb: int = Field(1024, ge=1, description="Largest file accepted from the exchange, packed or unpacked.")
+    collector_host: str = Field("127.0.0.1", description="Address of the collector's /health, /metrics and /latest.")
+    collector_port: int = Field(8710, ge=0, le=65535, description="Port of the same; 0 takes a free one.")
+    stale_after: float = Field(
+        45.0, gt=0, le=70, description="Seconds of silence after which a connection is given up and opened again."
+    )
+    connection_life: float = Field(
+        82_800.0,
+        gt=0,
+        lt=86_400,
+        description="Seconds until a connection hands over, by the exchange's clock; it ends them at a day.",
+    )
+    catch_up_bars: int = Field(
+        3000, ge=1, description="Bars of a series that the collector fetches after an interruption; history has more."
+    )
+    spool_mb: int = Field(64, ge=1, description="Size of what is kept while the bus is unavailable.")
     warehouse_wait: float = Field(30.0, ge=0, description="Seconds to wait for a busy warehouse.")
     warehouse_memory_mb: int = Field(2048, ge=256, description="Memory limit of the warehouse engine.")
     serving_grace: float = Field(600.0, ge=0, description="Seconds that superseded serving files stay readable.")
@@ -66,6 +86,13 @@ class Settings(BaseSettings):
             raise ValueError("must start with http:// or https://")
         if not urlsplit(url).hostname:
             raise ValueError("names no host")
+        return url.rstrip("/")
+
+    @field_validator("stream_url")
+    @classmethod
+    def _websocket(cls, url: str) -> str:
+        if url and not (url.startswith(("ws://", "wss://")) and urlsplit(url).hostname):
+            raise ValueError("must start with ws:// or wss:// and name a host")
         return url.rstrip("/")
 
     @field_validator("symbols", mode="before")
@@ -113,6 +140,10 @@ class Settings(BaseSettings):
     @property
     def log_dir(self) -> Path:
         return self.home / "logs"
+
+    @property
+    def spool_path(self) -> Path:
+        return self.home / "bus" / "spool" / "collector.db"
 
     def masked(self) -> dict[str, object]:
         """The effective values, with passwords in URLs replaced by stars."""

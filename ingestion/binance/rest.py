@@ -98,10 +98,11 @@ class Rest:
         self.base, self._http, self._budget = base, http, budget
         self.simulation: str | None = None
 
-    def klines(self, series: Series, start: datetime, end: datetime) -> RestKlines:
+    def klines(self, series: Series, start: datetime, end: datetime, now: datetime | None = None) -> RestKlines:
         """The closed bars that open in `[start, end)`, paged without overlap.
 
-        A bar is closed when the exchange's clock has passed its close time; the open one is never returned.
+        A bar is closed when `now`, by default the exchange's clock, has passed its close time; the open one is never
+        returned.
         """
         digest, size = hashlib.sha256(), 0
         rows: list[list[Any]] = []
@@ -112,7 +113,7 @@ class Rest:
         fields = self._page_fields(series, start, end)
         fetched_at = datetime.now(UTC)
         try:
-            parsed = parse_rest_klines(rows, series, (start, end), REST, fetched_at, self.now) if rows else None
+            parsed = parse_rest_klines(rows, series, (start, end), REST, fetched_at, now or self.now) if rows else None
         except MalformedKlines as error:
             url = self._url("klines", fields)
             raise MalformedAnswer(f"{url} answered with something else than klines: {error}.", _REPORT) from error
@@ -131,10 +132,14 @@ class Rest:
         at, since = self._clock
         return at + timedelta(seconds=time.monotonic() - since)
 
+    def server_time(self) -> datetime:
+        """The exchange's clock, asked anew."""
+        found = _json(self._get("time", {}, 1))
+        return _instant(found.get("serverTime") if isinstance(found, dict) else None)
+
     @cached_property
     def _clock(self) -> tuple[datetime, float]:
-        found = _json(self._get("time", {}, 1))
-        return _instant(found.get("serverTime") if isinstance(found, dict) else None), time.monotonic()
+        return self.server_time(), time.monotonic()
 
     def exchange_info(self) -> dict[str, Any]:
         """All symbols with status, assets and filters, as the exchange documents it."""

@@ -16,6 +16,8 @@ from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransp
 from ingestion.errors import BusUnavailable
 
 EMULATOR = "PUBSUB_EMULATOR_HOST"
+# As the clients have it for the service: an answer may be larger than gRPC's 4 MB.
+_UNBOUNDED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class Clients:
         with explained(f"projects/{project}", "any call"):
             if host is None:
                 return cls(project, PublisherClient(), SubscriberClient())
-            publisher = PublisherGrpcTransport(channel=grpc.insecure_channel(host))
-            subscriber = SubscriberGrpcTransport(channel=grpc.insecure_channel(host))
+            publisher = PublisherGrpcTransport(channel=grpc.insecure_channel(host, _UNBOUNDED))
+            subscriber = SubscriberGrpcTransport(channel=grpc.insecure_channel(host, _UNBOUNDED))
             return cls(project, PublisherClient(transport=publisher), SubscriberClient(transport=subscriber))
 
     def topic(self, name: str) -> str:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,27 +82,36 @@ def listen(
     show_banner(settings)
     wanted = set(settings.symbols) if symbols else None
     since = None if waiting else datetime.now(UTC)
-    left = count
     if not json:
         out.print(bus_report.header(), style="bold", highlight=False, soft_wrap=True)
     with open_bus(settings) as bus:
-        for received in _passing(bus, since, timeout):
-            if _show(received, wanted, json=json) and left is not None:
-                left -= 1
-                if not left:
-                    break
+        _listen(bus, lambda received: _show(received, wanted, json=json), since, timeout, count)
 
 
-def _passing(bus: Bus, since: datetime | None, timeout: float | None) -> Iterator[Received]:
-    """Messages one by one, each acknowledged when the next is asked for; with `since`, only those published then."""
+def _listen(
+    bus: Bus, show: Callable[[Received], bool], since: datetime | None, timeout: float | None, count: int | None
+) -> None:
+    """Show messages as they come, from `since` on, until so many seconds have passed or so many were shown.
+
+    What has been looked at is acknowledged, what was pulled beyond that is given back.
+    """
     end = None if timeout is None else time.monotonic() + timeout
-    while end is None or time.monotonic() < end:
+    left = count
+    while left != 0 and (end is None or time.monotonic() < end):
         # Short enough for Ctrl-C to be obeyed.
-        left = 0.5 if end is None else max(0.0, min(0.5, end - time.monotonic()))
-        for received in bus.pull(MONITORING, max_messages=100, max_bytes=10_000_000, wait=left):
-            if since is None or received.published_at >= since:
-                yield received
-            bus.acknowledge(MONITORING, [received.ack_id])
+        wait = 0.5 if end is None else max(0.0, min(0.5, end - time.monotonic()))
+        received = bus.pull(MONITORING, max_messages=100, max_bytes=10_000_000, wait=wait)
+        done = 0
+        try:
+            for one in received:
+                if left == 0:
+                    break
+                if (since is None or one.published_at >= since) and show(one) and left is not None:
+                    left -= 1
+                done += 1
+        finally:
+            bus.acknowledge(MONITORING, [one.ack_id for one in received[:done]])
+            bus.extend(MONITORING, [one.ack_id for one in received[done:]], 0)
 
 
 def _show(received: Received, wanted: set[str] | None, *, json: bool) -> bool:

@@ -17,6 +17,7 @@ def violations(calls: Iterable[Call], home: Path) -> list[str]:
     """Each place where a power cut could show what must not be seen, or take what had been acknowledged:
 
     - a name is given to a file whose content is not durable;
+    - anything takes its name while a log of SQLite, which has been answered from, is not durable;
     - the view file takes its name, or the warehouse is told that something is published, while a name in `serving/` is
       not durable yet;
     - the run ends, which acknowledges everything, while a name or a content is not durable.
@@ -58,6 +59,8 @@ class _Disk:
     def _give_name(self, source: Path, target: Path, *, moves: bool) -> None:
         if source in self._dirty:
             self.found.append(f"{target.name} takes its name before its content is durable")
+        logs = [one.name for one in self._dirty if one.name.endswith("-wal")]
+        self.found += [f"{target.name} takes its name before what {log} promised is durable" for log in logs]
         if target.suffix == ".duckdb":
             self._require_durable_serving(f"the rename to {target.name}")
         self._names.add(target)

@@ -99,10 +99,50 @@ MUTANTS = {
     ),
 }
 
+_FILE, _QUEUE = "ingestion.bus.local_file", "ingestion.bus.local_queue"
+_TWO_TRANSACTIONS = '        self._db.execute("commit")\n        self._db.execute("begin immediate")\n'
+
+QUEUE_MUTANTS = {
+    "the log not synced at each commit": Mutant(
+        "messages published", _FILE, "pragma synchronous = full", "pragma synchronous = normal"
+    ),
+    "nothing synced": Mutant("messages published", _FILE, "pragma synchronous = full", "pragma synchronous = off"),
+    "no fsync of the folder of the queue": Mutant(
+        "messages published", _FILE, "        make_folder(path.parent)\n", "        path.parent.mkdir(exist_ok=True)\n"
+    ),
+    "a message and its copies in two transactions": Mutant(
+        "messages published",
+        _QUEUE,
+        '        self._db.executemany(\n            "insert into deliveries',
+        _TWO_TRANSACTIONS + '        self._db.executemany(\n            "insert into deliveries',
+    ),
+    "acknowledged when pulled": Mutant(
+        "messages consumed",
+        _QUEUE,
+        '"update deliveries set attempts = attempts + 1, due_at = ?, leased = 1 "\n            "where ',
+        '"delete from deliveries where ? and ',
+    ),
+    "a dead letter in a transaction of its own": Mutant(
+        "messages consumed",
+        _QUEUE,
+        "            self.put(\n                subscription.dead_letter_topic",
+        '            drop = "delete from deliveries where message = ? and subscription = ?"\n'
+        "            self._db.execute(drop, [number, self._numbers[subscription.name]])\n"
+        '            self._db.execute("commit")\n            self._db.execute("begin immediate")\n'
+        "            self.put(\n                subscription.dead_letter_topic",
+    ),
+    "a content forgotten that another subscription needs": Mutant(
+        "messages consumed",
+        _QUEUE,
+        " and not exists (select 1 from deliveries where message = ?1)",
+        "",
+    ),
+}
+
 
 def applied(name: str, step: Step) -> Step:
     """Put a mutant into this process, for good; returns the step to run."""
-    mutant = MUTANTS[name]
+    mutant = (MUTANTS | QUEUE_MUTANTS)[name]
     if not mutant.module:
         statements = _edited(mutant, step.arguments["statements"])
         return replace(step, arguments=step.arguments | {"statements": statements})

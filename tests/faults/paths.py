@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
+from faults import queues
 from ingestion.history import run as history
 from ingestion.klines import Month
 from ingestion.raw_zone import RawZone
@@ -56,7 +57,7 @@ def visible(step: Step) -> State:
 
 def settled(step: Step) -> State:
     """The same, and what else has to be so when a run has ended."""
-    return visible(step) | (_leftovers(step) if step.path == "publishing" else {})
+    return visible(step) | (_SETTLED[step.path](step) if step.path in _SETTLED else {})
 
 
 # --- landing -----------------------------------------------------------------------------------------------------
@@ -207,5 +208,21 @@ def _notes_left(settings: Settings) -> str:
             return str(connection.execute("select count(*) from bookkeeping.unpublished").fetchone())
 
 
-_RUN: dict[str, Callable[[Step], None]] = {"landing": _land, "building": _end_build, "publishing": _publish}
-_VISIBLE: dict[str, Callable[[Step], State]] = {"landing": _landed, "building": _built, "publishing": _served}
+_RUN: dict[str, Callable[[Step], None]] = {
+    "landing": _land,
+    "building": _end_build,
+    "publishing": _publish,
+    "queueing": lambda step: queues.publish(step.home),
+    "consuming": lambda step: queues.consume(step.home),
+}
+_VISIBLE: dict[str, Callable[[Step], State]] = {
+    "landing": _landed,
+    "building": _built,
+    "publishing": _served,
+    "queueing": lambda step: queues.visible(step.home),
+    "consuming": lambda step: queues.visible(step.home),
+}
+_SETTLED: dict[str, Callable[[Step], State]] = {
+    "publishing": _leftovers,
+    "consuming": lambda step: queues.left_over(step.home),
+}

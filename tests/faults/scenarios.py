@@ -158,6 +158,15 @@ def buildings(forks: Forks, folder: Path, place: Path, arguments: dict[str, str]
     return [ready(forks, "a month built again", step, folder / "before building")]
 
 
+def queues(forks: Forks, folder: Path, place: Path) -> list[Scenario]:
+    """The local bus: made and published to, then consumed. The folder for what was told is there already: to make it
+    would make the name of the bus durable too."""
+    shutil.rmtree(place, ignore_errors=True)
+    (place / "told").mkdir(parents=True)
+    published = ready(forks, "messages published", Step("queueing", str(place)), folder / "without a bus")
+    return [published, ready(forks, "messages consumed", Step("consuming", str(place)), folder / "with messages")]
+
+
 def publishings(forks: Forks, folder: Path, place: Path) -> list[Scenario]:
     """Publishing: everything for the first time; months that changed, with what they supersede removed at once."""
     found = []

@@ -28,12 +28,13 @@ from pathlib import Path
 
 from faults.forks import Forks, forks
 from faults.kills import broken, missing, unfinished
+from faults.mutants import MUTANTS, QUEUE_MUTANTS
 from faults.power import JOURNAL, NOTHING_MORE, cut_power
-from faults.scenarios import Scenario, buildings, landings, prepare_warehouse, publishings
+from faults.scenarios import Scenario, buildings, landings, prepare_warehouse, publishings, queues
 
 FILE_SYSTEMS = {"ext4": ("mkfs.ext4", "-q", "-F"), "xfs": ("mkfs.xfs", "-q", "-f")}
 FLAGS = {"nothing more": NOTHING_MORE, "journal": JOURNAL}
-MUST_LOSE = ("no fsync of a file", "written under its final name")
+MUST_LOSE = ("no fsync of a file", "written under its final name", "the log not synced at each commit")
 _IMAGE_MB = 400  # XFS makes none below 300
 _preparing = threading.Lock()  # dbt is started in this process
 
@@ -124,8 +125,8 @@ class Torture:
 
     def try_mutants(self, scenarios: dict[str, Scenario]) -> None:
         """Raises when a mutant that must lose something does not: then the cuts do not cut."""
-        scenario = scenarios["first months"]
         for name in MUST_LOSE:
+            scenario = scenarios[(MUTANTS | QUEUE_MUTANTS)[name].form]
             for flag in FLAGS:
                 # From the end, where the most has been written.
                 for point in range(scenario.calls + 1, 0, -1):
@@ -182,6 +183,9 @@ def prepared(forks: Forks, disk: Disk, folder: Path) -> Iterator[dict[str, Scena
         arguments = prepare_warehouse(place, warehouse)
     with landings(forks, landing, disk.mount / "landing") as found:
         found += [*buildings(forks, warehouse, place, arguments), *publishings(forks, warehouse, place)]
+        queue = folder / f"{disk.kind}-queue"
+        queue.mkdir()
+        found += queues(forks, queue, disk.mount / "queue")
         yield {scenario.name: scenario for scenario in found}
 
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from support.homes import bars, build_all, compute_bars, home, put, random_walk
-from support.live import between, copied_raw_zone, streamed
 from support.oracles import assert_tables_equal
+from support.streamed import between, copied_raw_zone, streamed
 
 from ingestion.klines import Series
 from ingestion.microbatch import stretches

@@ -1,0 +1,138 @@
+"""The local bus as steps that can be killed and run again, and what the home shows of its messages.
+
+Publishing: two batches, each noted in `told/` when `publish` has returned. Consuming: each message lands as a file in
+`landed/`, durably, and is acknowledged then; one of them is poison and is rejected until it is a dead letter. Run
+again, both go on with what is left.
+"""
+
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections import Counter
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+from ingestion.bus.local import LocalBus
+from ingestion.bus.port import DEAD_LETTERS_SUBSCRIPTION, KLINES, MICROBATCH, MONITORING, TOPOLOGY, Message
+from ingestion.raw_zone import write_durably
+
+# Two kills are two deliveries; the third must not be one too many, and poison needs no more.
+_TOPOLOGY = tuple(
+    replace(
+        one,
+        min_backoff=timedelta(0),
+        max_backoff=timedelta(0),
+        max_delivery_attempts=3,
+        retention=timedelta(days=36500),
+    )
+    for one in TOPOLOGY
+)
+_BATCHES = {"a": ("a1", "a2"), "b": ("b1",)}
+_POISON = "a2"
+
+State = dict[str, str]
+
+
+def _path(home: str) -> Path:
+    return Path(home) / "bus" / "bus.sqlite"
+
+
+def publish(home: str) -> None:
+    """Publish the batches that are not there yet."""
+    with LocalBus(_path(home), _TOPOLOGY) as bus:
+        there = _Held.by(home).of(MONITORING)
+        for batch, texts in _BATCHES.items():
+            if not there.keys() & set(texts):
+                bus.publish(KLINES, [Message(text.encode(), {"batch": batch}) for text in texts])
+            write_durably(Path(home) / "told" / batch, b"published")
+
+
+def consume(home: str) -> None:
+    """Until nothing is left. Time stands still meanwhile, and what a killed run had leased is there again."""
+    now = _later(home)
+    with LocalBus(_path(home), _TOPOLOGY, clock=lambda: now) as bus:
+        while bus.backlog(MICROBATCH).messages:
+            received = bus.pull(MICROBATCH, max_messages=3, max_bytes=1 << 20, wait=0)
+            good = [one for one in received if one.message.data != _POISON.encode()]
+            for one in good:
+                write_durably(Path(home) / "landed" / one.message.data.decode(), one.message.data)
+            bus.acknowledge(MICROBATCH, [one.ack_id for one in good])
+            bus.reject(MICROBATCH, [one for one in received if one not in good], "poison")
+
+
+def _later(home: str) -> float:
+    """Each run is an hour after the one before; counted beside the home, where no kill falls."""
+    runs = Path(f"{home}.runs")
+    with runs.open("ab") as counted:
+        counted.write(b".")
+    return time.time() + 3600 * runs.stat().st_size
+
+
+def visible(home: str) -> State:
+    """Batches by what is on the bus of them, and messages by what became of them; damage by its name."""
+    held, state = _Held.by(home), {}
+    landed = {path.name for path in Path(home).glob("landed/[!.]*")}
+    for batch, texts in _BATCHES.items():
+        monitored = [text for text in texts if held.of(MONITORING)[text] == 1]
+        if monitored or (Path(home) / "told" / batch).exists():
+            state[f"batch {batch}"] = " ".join(monitored)
+        for text in monitored:
+            state[f"message {text}"] = _became(held, text, text in landed)
+    return state | ({"damage": held.damage} if held.damage else {})
+
+
+def _became(held: "_Held", text: str, landed: bool) -> str:
+    """A message that has landed may wait still: its acknowledgement comes after that."""
+    waits, dead = held.of(MICROBATCH)[text], held.of(DEAD_LETTERS_SUBSCRIPTION)[text]
+    if landed and waits <= 1:
+        return "landed"
+    return {(1, 0): "waits", (0, 1): "dead"}.get((waits, dead), f"{waits} times waiting, {dead} times dead")
+
+
+def left_over(home: str) -> State:
+    """What waits for the consumer still."""
+    return {"left": str(_Held.by(home).of(MICROBATCH).total())}
+
+
+@dataclass(frozen=True)
+class _Held:
+    """The messages that the subscriptions hold, by the name of the subscription; what is wrong with the file."""
+
+    messages: dict[str, Counter[str]]
+    damage: str = ""
+
+    def of(self, subscription: str) -> Counter[str]:
+        return self.messages.get(subscription, Counter())
+
+    @classmethod
+    def by(cls, home: str) -> "_Held":
+        """Read from a copy: to open the file itself would already repair it."""
+        if not _path(home).exists():
+            return cls({})
+        with tempfile.TemporaryDirectory(dir=Path(home).parent) as folder:
+            for file in _path(home).parent.glob("bus.sqlite*"):
+                shutil.copy(file, folder)
+            with closing(sqlite3.connect(Path(folder) / _path(home).name)) as db:
+                made = db.execute("select count(*) from sqlite_master where name = 'deliveries'").fetchone()[0]
+                return cls._read(db) if made else cls({})
+
+    @classmethod
+    def _read(cls, db: sqlite3.Connection) -> "_Held":
+        held: dict[str, Counter[str]] = {}
+        rows = db.execute(
+            "select s.name, cast(m.data as text) from deliveries d join messages m on m.id = d.message "
+            "join subscriptions s on s.id = d.subscription"
+        )
+        for name, text in rows:
+            held.setdefault(name, Counter())[text] += 1
+        (check,) = db.execute("pragma integrity_check").fetchone()
+        wrong = {
+            "contents that nobody needs": "select id from messages except select message from deliveries",
+            "deliveries without a content": "select message from deliveries except select id from messages",
+        }
+        found = [] if check == "ok" else [check]
+        found += [what for what, query in wrong.items() if db.execute(query).fetchall()]
+        return cls(held, ", ".join(found))
