@@ -1,5 +1,6 @@
 """What all commands share: the application, common options, and how dates are read and the data's origin is named."""
 
+import socket
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated
 
@@ -95,3 +96,23 @@ def simulation_of(settings: Settings) -> str | None:
 
 def show_banner(settings: Settings) -> None:
     banner(simulation_of(settings))
+
+
+def where_bars_end(settings: Settings) -> datetime:
+    """When the newest published bar of the base interval closed; now when there is none."""
+    from ingestion.errors import ConfigurationError
+    from warehouse.serving import run_query
+
+    sql = 'select max(close_time) from market_data_unified where "interval" = ?'
+    try:
+        newest = run_query(settings, sql, parameters=[settings.interval]).rows[0][0]
+    except ConfigurationError:  # nothing has been published
+        newest = None
+    return newest or datetime.now(UTC)
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

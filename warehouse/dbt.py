@@ -4,12 +4,13 @@ Python knows the dbt project by its manifest only.
 """
 
 import hashlib
+import io
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from functools import cache
@@ -88,8 +89,9 @@ def warm_up(settings: Settings) -> None:
     with tempfile.TemporaryDirectory() as folder:
         scratch = settings.model_copy(update={"home": Path(folder)})
         scratch.warehouse_path.parent.mkdir()
-        window = Window.around(datetime.now(UTC), datetime.now(UTC))
-        run(scratch, ["--no-write-json", "compile", *live_args(window, settings.interval)[3:]])
+        variables = _variables(settings.interval)
+        with redirect_stdout(io.StringIO()):  # what is compiled is printed, however quiet dbt is to be
+            run(scratch, ["--no-write-json", "compile", "--select", "market_data_unified", "--vars", variables])
 
 
 def _event_times(window: Window) -> list[str]:

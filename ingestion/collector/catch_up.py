@@ -10,12 +10,13 @@ from datetime import timedelta
 from queue import Queue
 from typing import Any
 
-from ingestion.binance.rest import REST, Rest
+from ingestion.binance.rest import Rest
 from ingestion.collector.sequence import Fetched, following
 from ingestion.errors import ExchangeRefused
 from ingestion.grid import instant, micros
 from ingestion.klines import DECIMAL_COLUMNS, INTERVAL_MICROS, Series, grid_micros
 from ingestion.messages import KlineMessage
+from ingestion.provenance import REST
 from ingestion.row_rules import integers
 
 _LOG = logging.getLogger(__name__)

@@ -1,14 +1,17 @@
-"""Commands about live data: collect."""
+"""Commands about live data: collect, stream."""
 
+import dataclasses
 import signal
 import sys
+from datetime import timedelta
+from typing import Annotated
 
 import typer
 
 from ingestion.settings import load_settings
 from klinehouse import logs
-from klinehouse.app import Interval, Json, Symbols, app, examples
-from klinehouse.output import err, print_json
+from klinehouse.app import Interval, Json, Symbols, app, examples, show_banner
+from klinehouse.output import err, out, print_json
 
 
 @app.command(
@@ -43,3 +46,38 @@ def collect(
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: service.stop())
         service.run(ready)
+
+
+@app.command(epilog=examples("klinehouse stream", "klinehouse stream --seconds 60 --json"))
+def stream(
+    seconds: Annotated[float | None, typer.Option(min=0, help="End after so long. Default: never.")] = None,
+    json: Json = False,
+) -> None:
+    """Make collected bars visible, batch by batch, without Dagster, until Ctrl-C or until another one takes over.
+
+    One line for each batch: its bars, and how long after the collector had them they could be read.
+    """
+    from ingestion.bus.open import open_bus
+    from warehouse import dbt
+    from warehouse.streaming import BatchReport, older_than
+    from warehouse.streaming import stream as run
+
+    settings = load_settings()
+    asked_to_stop: list[str] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: asked_to_stop.append("it was asked to stop"))
+    is_over = older_than(timedelta(seconds=seconds)) if seconds is not None else lambda: None
+
+    def show(report: BatchReport) -> None:
+        if json:
+            print_json(dataclasses.asdict(report))
+            sys.stdout.flush()
+        else:
+            lag = "-" if report.system_lag is None else f"{report.system_lag:.2f} s"
+            out.print(f"{report.watermark}  {report.rows} bars of {report.series} series, readable after {lag}")
+
+    show_banner(settings)
+    dbt.warm_up(settings)
+    with open_bus(settings) as bus:
+        reason = run(settings, bus, show, lambda: next(iter(asked_to_stop), None) or is_over())
+    err.print(f"The streaming run ends: {reason}.")

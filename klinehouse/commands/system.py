@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ingestion.settings import PREFIX, load_settings
-from klinehouse.app import Json, app, day, examples, simulation_of
+from klinehouse.app import Json, app, day, examples, free_port, simulation_of, where_bars_end
 from klinehouse.commands.history import run_backfill
 from klinehouse.output import banner, err, print_json, print_table
 
@@ -128,20 +128,29 @@ def demo(
     show(settings)
 
 
-@app.command(epilog=examples("klinehouse up", "KLINEHOUSE_UI_PORT=3001 klinehouse up"))
-def up() -> None:
-    """Open the Dagster UI, with its daemon, on this home. Ctrl-C stops both."""
-    from orchestration.instance import prepare_home
+@app.command(epilog=examples("klinehouse up", "klinehouse up --simulate --speed 60", "klinehouse up --no-live"))
+def up(
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="Start a simulated exchange, which goes on where this home's bars end.")
+    ] = False,
+    speed: Annotated[float, typer.Option(min=0, help="How fast the simulated exchange's clock goes.")] = 60.0,
+    live: Annotated[bool, typer.Option(help="Collect live bars, and make them visible.")] = True,
+) -> None:
+    """Start the collector and Dagster (its UI, and its daemon, which keeps the streaming run) on this home.
+
+    Ctrl-C stops all of them.
+    """
+    from klinehouse.supervisor import programs, supervise
 
     settings = load_settings()
-    root = Path(__file__).parent.parent.parent
-    environment = {
-        "DAGSTER_HOME": str(prepare_home(settings)),
-        f"{PREFIX}HOME": str(settings.home),
-    }
+    options = None
+    if simulate:
+        port = free_port()
+        settings = load_settings(archive_url=f"http://127.0.0.1:{port}")
+        options = ["--port", str(port), "--speed", str(speed), "--now", f"{where_bars_end(settings):%Y-%m-%dT%H:%M}"]
     banner(simulation_of(settings))
     err.print(f"Dagster UI on http://{settings.ui_host}:{settings.ui_port}", highlight=False)
-    arguments = ["dev", "-w", str(root / "workspace.yaml"), "-h", settings.ui_host, "-p", str(settings.ui_port)]
-    dagster = Path(sys.executable).with_name("dagster")
-    os.chdir(root)
-    os.execve(dagster, [str(dagster), *arguments], os.environ | environment)  # noqa: S606 - our own program, no shell
+    if live:
+        address = f"http://{settings.collector_host}:{settings.collector_port}"
+        err.print(f"Collector on {address}/health, /metrics and /latest", highlight=False)
+    raise typer.Exit(supervise(programs(settings, live=live, exchange_options=options)))

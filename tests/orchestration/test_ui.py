@@ -97,7 +97,7 @@ def ui(backfilled: Backfilled) -> Iterator[Ui]:
     with (
         (settings.home / "up.log").open("w") as log,
         subprocess.Popen(
-            [str(Path(sys.executable).with_name("klinehouse")), "up"],
+            [str(Path(sys.executable).with_name("klinehouse")), "up", "--no-live"],
             env=os.environ | environment,
             stdout=log,
             stderr=log,
