@@ -64,6 +64,7 @@ class Settings(BaseSettings):
         3000, ge=1, description="Bars of a series that the collector fetches after an interruption; history has more."
     )
     spool_mb: int = Field(64, ge=1, description="Size of what is kept while the bus is unavailable.")
+    streaming: bool = Field(True, description="Whether Dagster's daemon keeps a streaming run, and heals and watches.")
     warehouse_wait: float = Field(30.0, ge=0, description="Seconds to wait for a busy warehouse.")
     warehouse_memory_mb: int = Field(2048, ge=256, description="Memory limit of the warehouse engine.")
     serving_grace: float = Field(600.0, ge=0, description="Seconds that superseded serving files stay readable.")

@@ -35,13 +35,18 @@ class Program:
 def programs(settings: Settings, *, live: bool, exchange_options: Sequence[str] | None) -> list[Program]:
     """What to start: the simulated exchange if it has options, the collector if `live`, and Dagster."""
     klinehouse, dagster = (str(Path(sys.executable).with_name(name)) for name in ("klinehouse", "dagster"))
-    home = {f"{PREFIX}HOME": str(settings.home), f"{PREFIX}ARCHIVE_URL": settings.archive_url}
+    home = {
+        f"{PREFIX}HOME": str(settings.home),
+        f"{PREFIX}ARCHIVE_URL": settings.archive_url,
+        f"{PREFIX}STREAMING": str(live and settings.streaming),
+    }
     found = []
     if exchange_options is not None:
         found.append(Program("exchange", [klinehouse, "simulate", *exchange_options], home))
     if live:
         found.append(Program("collector", [klinehouse, "collect", "--log-format", "text"], home))
     workspace = ["-w", str(_ROOT / "workspace.yaml"), "-h", settings.ui_host, "-p", str(settings.ui_port)]
+    workspace += ["--log-level", "warning"]
     dagster_home = {"DAGSTER_HOME": str(prepare_home(settings))}
     return [*found, Program("dagster", [dagster, "dev", *workspace], home | dagster_home)]
 

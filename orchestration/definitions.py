@@ -49,7 +49,7 @@ def build_defs(settings: Settings | None = None, resource_overrides: Mapping[str
         schedules=schedules.schedules(space),
         sensors=[
             schedules.automation(),
-            live.keep_streaming(),
+            live.keep_streaming(settings),
             healing.heal_sensor(settings),
             watching.watch_ingestion(settings),
             watching.note_failures(settings),

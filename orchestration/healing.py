@@ -8,6 +8,7 @@ import dagster as dg
 from ingestion.history.run import raise_for
 from ingestion.klines import Month, Series
 from ingestion.settings import Settings
+from orchestration.live import live_status
 from warehouse.healing import heal, missing_months
 from warehouse.serving import VIEW_FILE
 
@@ -40,7 +41,7 @@ def heal_sensor(settings: Settings) -> dg.SensorDefinition:
         name="heal_missing",
         job_name=HEAL,
         minimum_interval_seconds=60,
-        default_status=dg.DefaultSensorStatus.RUNNING,
+        default_status=live_status(settings),
         description="Starts a run when published bars have gaps with the verdict `missing`.",
     )
     def sensor() -> dg.RunRequest | dg.SkipReason:

@@ -80,12 +80,17 @@ def is_due(running: list[datetime | None], now: datetime) -> bool:
     return all(start is not None and now - start >= SUCCEEDED_AFTER for start in running)
 
 
-def keep_streaming() -> dg.SensorDefinition:
+def live_status(settings: Settings) -> dg.DefaultSensorStatus:
+    """Sensors of the live path run from the start, unless a home is not to have one."""
+    return dg.DefaultSensorStatus.RUNNING if settings.streaming else dg.DefaultSensorStatus.STOPPED
+
+
+def keep_streaming(settings: Settings) -> dg.SensorDefinition:
     @dg.sensor(
         name="keep_streaming",
         job_name=STREAM,
         minimum_interval_seconds=5,
-        default_status=dg.DefaultSensorStatus.RUNNING,
+        default_status=live_status(settings),
         description="Keeps one streaming run alive, and starts its successor before it ends.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:

@@ -38,7 +38,9 @@ def jobs() -> "list[UnresolvedAssetJobDefinition]":
         ),
         dg.define_asset_job(
             STREAM,
-            dg.AssetSelection.assets(LIVE_KLINES),
+            dg.AssetSelection.assets(LIVE_KLINES).without_checks(),
+            # One process, not one that waits for another.
+            executor_def=dg.in_process_executor,
             description="Bus to bars, batch by batch; a sensor keeps it alive.",
         ),
         dg.define_asset_job(
@@ -46,6 +48,7 @@ def jobs() -> "list[UnresolvedAssetJobDefinition]":
             dg.AssetSelection.checks(
                 *(dg.AssetCheckKey(BARS, name) for name in ("complete", "fresh", "partitions_stand")),
                 dg.AssetCheckKey(RAW_KLINES, "nothing_in_quarantine"),
+                dg.AssetCheckKey(LIVE_KLINES, "arriving"),
             ),
             description="The standing checks, without building anything.",
         ),

@@ -9,7 +9,7 @@ import dagster as dg
 from ingestion.binance.exchange import Exchange
 from ingestion.errors import ExchangeRefused
 from ingestion.settings import Settings
-from orchestration.live import LIVE_KLINES
+from orchestration.live import LIVE_KLINES, live_status
 from warehouse.serving import VIEW_FILE, run_query
 
 STALLED_AFTER = timedelta(minutes=10)
@@ -36,7 +36,7 @@ def watch_ingestion(settings: Settings) -> dg.SensorDefinition:
     @dg.sensor(
         name="watch_ingestion",
         minimum_interval_seconds=60,
-        default_status=dg.DefaultSensorStatus.RUNNING,
+        default_status=live_status(settings),
         description=f"Evaluates the check `{_CHECK}` of live_klines every minute, by the exchange's clock.",
     )
     def sensor() -> dg.SensorResult | dg.SkipReason:

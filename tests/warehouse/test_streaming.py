@@ -1,0 +1,132 @@
+"""The streaming run: from the bus to what readers see, one at a time, killed and started again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from support.homes import bars, compute_bars, home, random_walk
+from support.oracles import assert_tables_equal
+from support.streamed import between, copied_raw_zone, messages
+
+from ingestion.bus.local import LocalBus
+from ingestion.bus.open import open_bus
+from ingestion.bus.port import DEAD_LETTERS_SUBSCRIPTION, KLINES, MICROBATCH, REASON, TOPOLOGY, Bus, Message
+from ingestion.klines import Series
+from ingestion.messages import encode
+from ingestion.settings import Settings
+from warehouse.serving import run_query
+from warehouse.streaming import SUCCEEDED, BatchReport, stream
+
+START = datetime(2024, 6, 30, 20, tzinfo=UTC)
+SYMBOLS = ("BTCUSDT", "ETHUSDT")
+KLINES_OF_A_DAY = pa.concat_tables(
+    random_walk(Series(symbol, "15m"), START, 96, seed=seed) for seed, symbol in enumerate(SYMBOLS)
+)
+PROGRAM = Path(__file__).parent / "programs" / "streamer.py"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return home(tmp_path / "home", symbols=",".join(SYMBOLS), interval="15m")
+
+
+@pytest.fixture
+def bus(settings: Settings) -> Iterator[Bus]:
+    with open_bus(settings) as opened:
+        yield opened
+
+
+def publish_bars(bus: Bus, first: int, last: int) -> None:
+    bus.publish(KLINES, [encode(one) for one in messages(between(KLINES_OF_A_DAY, first, last))])
+
+
+def drained(bus: Bus) -> Callable[[], str | None]:
+    return lambda: None if bus.backlog(MICROBATCH).messages else "nothing waits"
+
+
+def test_bars_on_the_bus_become_visible_and_are_acknowledged(settings: Settings, bus: Bus) -> None:
+    reports: list[BatchReport] = []
+    publish_bars(bus, 0, 40)
+    assert stream(settings, bus, reports.append, drained(bus)) == "nothing waits"
+    assert sum(report.rows for report in reports) == 80
+    last = reports[-1]
+    assert (last.series, last.refused, last.backlog) == (2, (), 0)
+    assert last.watermark == START + timedelta(minutes=15 * 40, milliseconds=-1)
+    count = "select count(*), max(open_time) from market_data_unified where \"interval\" = '15m'"
+    assert run_query(settings, count).rows == [(80, START + timedelta(minutes=15 * 39))]
+
+
+def test_what_is_no_kline_becomes_a_dead_letter_with_its_reason_and_the_others_go_on(settings: Settings) -> None:
+    at_once = [one.__class__(one.name, one.topic, min_backoff=timedelta(0)) for one in TOPOLOGY]
+    with LocalBus(settings.bus_path, at_once) as bus:
+        bus.publish(KLINES, [Message(b"{")])
+        publish_bars(bus, 0, 2)
+        bus.publish(KLINES, [Message(b'{"schema": 1}')])
+        refused: list[str] = []
+        stream(settings, bus, lambda report: refused.extend(report.refused), drained(bus))
+        dead = bus.pull(DEAD_LETTERS_SUBSCRIPTION, max_messages=10, max_bytes=1 << 20, wait=1)
+    assert sorted(one.message.data for one in dead) == [b"{", b'{"schema": 1}']
+    assert all("The message is no kline" in one.message.attributes[REASON] for one in dead)
+    assert len(refused) == 10
+    assert run_query(settings, "select count(*) from market_data_unified").rows == [(4,)]
+
+
+def test_a_successor_takes_over_after_a_batch(settings: Settings, bus: Bus) -> None:
+    publish_bars(bus, 0, 1)
+    successor: list[subprocess.Popen[str]] = []
+
+    def start_successor(report: BatchReport) -> None:
+        successor.append(_start(settings))
+
+    assert stream(settings, bus, start_successor, lambda: None) == SUCCEEDED
+    publish_bars(bus, 1, 2)
+    assert successor[0].stdout is not None
+    assert successor[0].stdout.readline() == "warm\n"
+    assert json.loads(successor[0].stdout.readline()) == {"rows": 2}
+    successor[0].kill()
+    successor[0].wait()
+
+
+def test_runs_killed_at_random_lose_and_double_nothing(settings: Settings, bus: Bus, tmp_path: Path) -> None:
+    """Real processes, SIGKILL in the middle of their work; what they had comes again to the next one."""
+    with bus:
+        for kills in range(4):
+            publish_bars(bus, 20 * kills, 20 * (kills + 1))
+            run = _start(settings)
+            assert run.stdout is not None
+            assert run.stdout.readline() == "warm\n"
+            time.sleep(0.3 * kills)
+            run.send_signal(signal.SIGKILL)
+            run.wait()
+        for lease in bus.pull(MICROBATCH, max_messages=1000, max_bytes=1 << 24, wait=0):
+            bus.extend(MICROBATCH, [lease.ack_id], 0)
+        deadline = time.monotonic() + 90
+        while bus.backlog(MICROBATCH).messages:
+            assert time.monotonic() < deadline, "the leases of the dead do not end"
+            stream(settings, bus, lambda report: None, _after(5))
+    assert run_query(settings, "select count(*) from market_data_unified where \"interval\" = '15m'").rows == [(160,)]
+    other = copied_raw_zone(settings, tmp_path / "rebuilt")
+    compute_bars(other)
+    assert_tables_equal(bars(settings), bars(other))
+
+
+def _after(seconds: float) -> Callable[[], str | None]:
+    until = time.monotonic() + seconds
+    return lambda: "time is up" if time.monotonic() > until else None
+
+
+def _start(settings: Settings) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(PROGRAM), str(settings.home), ",".join(SYMBOLS), settings.interval],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
