@@ -52,7 +52,7 @@ def publish(home: str) -> None:
 
 def consume(home: str) -> None:
     """Until nothing is left. Time stands still meanwhile, and what a killed run had leased is there again."""
-    now = _later(home)
+    now = max(time.time(), _Held.by(home).leased_until + 1)
     with LocalBus(_path(home), _TOPOLOGY, clock=lambda: now) as bus:
         while bus.backlog(MICROBATCH).messages:
             received = bus.pull(MICROBATCH, max_messages=3, max_bytes=1 << 20, wait=0)
@@ -61,14 +61,6 @@ def consume(home: str) -> None:
                 write_durably(Path(home) / "landed" / one.message.data.decode(), one.message.data)
             bus.acknowledge(MICROBATCH, [one.ack_id for one in good])
             bus.reject(MICROBATCH, [one for one in received if one not in good], "poison")
-
-
-def _later(home: str) -> float:
-    """Each run is an hour after the one before; counted beside the home, where no kill falls."""
-    runs = Path(f"{home}.runs")
-    with runs.open("ab") as counted:
-        counted.write(b".")
-    return time.time() + 3600 * runs.stat().st_size
 
 
 def visible(home: str) -> State:
@@ -99,10 +91,12 @@ def left_over(home: str) -> State:
 
 @dataclass(frozen=True)
 class _Held:
-    """The messages that the subscriptions hold, by the name of the subscription; what is wrong with the file."""
+    """The messages that the subscriptions hold, by the name of the subscription; what is wrong with the file; and when
+    the last lease ends, in seconds since 1970."""
 
     messages: dict[str, Counter[str]]
     damage: str = ""
+    leased_until: float = 0.0
 
     def of(self, subscription: str) -> Counter[str]:
         return self.messages.get(subscription, Counter())
@@ -128,6 +122,7 @@ class _Held:
         )
         for name, text in rows:
             held.setdefault(name, Counter())[text] += 1
+        (until,) = db.execute("select coalesce(max(due_at), 0) / 1e6 from deliveries").fetchone()
         (check,) = db.execute("pragma integrity_check").fetchone()
         wrong = {
             "contents that nobody needs": "select id from messages except select message from deliveries",
@@ -135,4 +130,4 @@ class _Held:
         }
         found = [] if check == "ok" else [check]
         found += [what for what, query in wrong.items() if db.execute(query).fetchall()]
-        return cls(held, ", ".join(found))
+        return cls(held, ", ".join(found), until)
