@@ -60,5 +60,5 @@ def serving(app: Starlette, host: str, port: int) -> Iterator[str]:
         yield f"http://{host}:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(timeout=2)
+        thread.join(timeout=1.5)
         listener.close()

@@ -35,9 +35,10 @@ _LOG = logging.getLogger(__name__)
 MEGABYTE = 1 << 20
 _MOST_EVENTS = 10_000
 # To end what runs: together less than the 10 s that a supervisor gives.
-_CORE_END, _PUBLISHER_END, _LINES_END = 3.0, 4.0, 1.0
+_CORE_END, _PUBLISHER_END, _LINES_END = 2.0, 3.0, 0.5
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
 _LOOK_UP = 0.2
+_PUBLISHER = "publisher"
 
 
 class CollectorFailed(KlinehouseError):
@@ -62,6 +63,11 @@ class Service:
     def stop(self) -> None:
         # No event: its lock may be held by the very thread that a signal has interrupted.
         self._is_asked_to_stop = True
+
+    @property
+    def is_publishing(self) -> bool:
+        """Whether the bus is in use: after `run`, that it has not answered for seconds."""
+        return any(thread.name == _PUBLISHER and thread.is_alive() for _, thread, _ in self._threads)
 
     def run(self, on_ready: Callable[[str], None]) -> None:
         """Collect until `stop`; `on_ready` hears the address of /health.
@@ -115,7 +121,7 @@ class Service:
         self._tell(self._health)
         self._threads = [
             (core.stop, self._thread("core", core.run), _CORE_END),
-            (publisher.stop, self._thread("publisher", publisher.run), _PUBLISHER_END),
+            (publisher.stop, self._thread(_PUBLISHER, publisher.run), _PUBLISHER_END),
         ]
         fetcher.start()
         for _, thread, _ in self._threads:

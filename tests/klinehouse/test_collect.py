@@ -3,6 +3,7 @@
 import json
 import random
 import signal
+import sqlite3
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -109,6 +110,19 @@ def test_it_leaves_as_soon_while_the_exchange_cannot_be_reached(tmp_path: Path) 
     begun = time.monotonic()
     code, _ = collector.terminate()
     assert (code, time.monotonic() - begun < 10) == (0, True)
+
+
+def test_it_leaves_as_soon_while_the_bus_hangs_and_keeps_its_bars(tmp_path: Path, exchange: str) -> None:
+    collector = CollectorProcess(tmp_path / "home", exchange).start()
+    until(lambda: collector.health().get("messages_published"), seconds=60)
+    other = sqlite3.connect(tmp_path / "home" / "bus" / "bus.sqlite", isolation_level=None)
+    other.execute("begin immediate")
+    until(lambda: collector.health()["spool_messages"] > 3)
+    begun = time.monotonic()
+    code, _ = collector.terminate()
+    assert (code, time.monotonic() - begun < 10) == (0, True)
+    other.close()
+    assert left_in_spool(tmp_path / "home") > 3
 
 
 def test_it_needs_neither_orchestrator_nor_dbt_nor_the_warehouse_engine(tmp_path: Path, exchange: str) -> None:

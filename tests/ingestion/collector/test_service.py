@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,7 +14,10 @@ from ingestion.klines import Month
 from ingestion.raw_zone import Environment, RawZone
 from tests.ingestion.collector.conftest import Collecting
 from tests.support.homes import provenance, random_walk
-from tests.support.live import BTC, MINUTE, START, combined, kline_event, serving, until, values
+from tests.support.live import BTC, ETH, MINUTE, START, combined, kline_event, live, serving, until, values
+
+if TYPE_CHECKING:
+    from tests.ingestion.conftest import ArchiveHost
 
 
 def minute(number: int) -> int:
@@ -189,6 +193,22 @@ def test_a_connection_whose_subscription_is_not_answered_is_given_up(collecting:
         until(lambda: collecting.exchange.connected >= 2)
 
 
+def test_more_series_than_a_connection_carries_have_several(
+    host: "ArchiveHost", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingestion.collector.service.MAX_STREAMS", 1)
+    with live(host, BTC, ETH) as exchange:
+        collecting = Collecting(exchange, tmp_path / "home").start()
+        assert sorted(request["params"] for request in exchange.requests) == [
+            ["btcusdt@kline_1m"],
+            ["ethusdt@kline_1m"],
+        ]
+        close(collecting, 0)
+        until(lambda: len(collecting.bars.read()) >= 2)
+        assert (collecting.bars.opens(BTC), collecting.bars.opens(ETH)) == ([0], [0])
+        collecting.close()
+
+
 # --- restarts ------------------------------------------------------------------------------------------------------
 
 
@@ -257,6 +277,17 @@ def test_what_is_in_the_spool_is_published_after_a_restart(collecting: Collectin
     collecting.bus.away = False
     collecting.start()
     await_bars(collecting, 0, 1)
+
+
+def test_a_bus_that_stays_away_is_said(collecting: Collecting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingestion.collector.health._BUS_GRACE", 0.1)
+    collecting.start()
+    collecting.bus.away = True
+    close(collecting, 0)
+    until(lambda: collecting.ask("/health")[0] == 503)
+    assert "bus" in collecting.ask("/health")[1]["problems"][0]
+    collecting.bus.away = False
+    until(lambda: collecting.ask("/health")[0] == 200)
 
 
 def test_a_full_spool_is_said_and_nothing_is_lost(collecting: Collecting, monkeypatch: pytest.MonkeyPatch) -> None:
