@@ -75,6 +75,7 @@ class Health:
             "series": {
                 str(series): {
                     "last_closed_open_time": _text(instant(opened)) if opened else None,
+                    "settled_until": _text(instant(settled)) if (settled := self.spool.watermark(series)) else None,
                     "catching_up": str(series) in behind,
                 }
                 for series, opened in self.core.closed_bars()

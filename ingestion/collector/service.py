@@ -91,9 +91,12 @@ class Service:
 
     def _collect(self) -> None:
         spool = Spool(self._settings.spool_path, self._settings.spool_mb * MEGABYTE)
+        publisher = Publisher(spool, self._bus, self._metrics)
+        self._threads = [(publisher.stop, self._thread(_PUBLISHER, publisher.run), _PUBLISHER_END)]
         try:
+            self._threads[0][1].start()
             # Where the exchange does not answer this takes long, and a signal must not wait for it.
-            self._thread("start", lambda: self._start(spool)).start()
+            self._thread("start", lambda: self._start(spool, publisher)).start()
             # A signal that another thread was given wakes nobody, so this looks up from time to time.
             while not (self._is_asked_to_stop or self._stopping.wait(_LOOK_UP)):
                 pass
@@ -102,7 +105,7 @@ class Service:
         finally:
             spool.close()
 
-    def _start(self, spool: Spool) -> None:
+    def _start(self, spool: Spool, publisher: Publisher) -> None:
         """Find the exchange, and start what collects from it."""
         settings = self._settings.model_copy(update={"max_wait": math.inf, "http_attempts": 3})
         exchange = Exchange(settings)
@@ -112,20 +115,19 @@ class Service:
         stream_url, simulation, now = found
         clock = ExchangeClock(now)
         events: Queue[Any] = Queue(_MOST_EVENTS)
-        publisher = Publisher(spool, self._bus, self._metrics)
         fetcher = Fetcher(lambda: exchange.rest, events, settings.catch_up_bars)
         self._shards = self._make_shards(events, clock, stream_url, simulation)
         spool.append((), first_opens(RawZone(settings.raw_root), settings.series, spool))
         core = Core(settings.series, clock, events, self._shards, fetcher, spool, publisher, self._metrics)
         self._health = Health(core, self._shards, spool, publisher, self._metrics, settings.stale_after)
         self._tell(self._health)
-        self._threads = [
-            (core.stop, self._thread("core", core.run), _CORE_END),
-            (publisher.stop, self._thread(_PUBLISHER, publisher.run), _PUBLISHER_END),
-        ]
+        if self._stopping.is_set():
+            return
         fetcher.start()
-        for _, thread, _ in self._threads:
-            thread.start()
+        thread = self._thread("core", core.run)
+        thread.start()
+        # Ends before the publisher: what it keeps at its end is published too.
+        self._threads.insert(0, (core.stop, thread, _CORE_END))
         _LOG.info("collecting", extra={"series": len(settings.series), "stream": stream_url, "simulation": simulation})
 
     def _endpoints(self, exchange: Exchange) -> tuple[str, str | None, int] | None:

@@ -290,6 +290,18 @@ def test_a_bus_that_stays_away_is_said(collecting: Collecting, monkeypatch: pyte
     until(lambda: collecting.ask("/health")[0] == 200)
 
 
+def test_what_is_in_the_spool_is_published_though_the_exchange_cannot_be_reached(collecting: Collecting) -> None:
+    collecting.start()
+    collecting.bus.away = True
+    close(collecting, 0)
+    until(lambda: collecting.ask("/health")[1]["spool_messages"] == 1)
+    collecting.stop()
+    collecting.bus.away = False
+    collecting.exchange.rest.blocked = collecting.exchange.rest.reply(403)
+    with serving(Service(collecting.settings(), collecting.bus)):
+        await_bars(collecting, 0)
+
+
 def test_a_full_spool_is_said_and_nothing_is_lost(collecting: Collecting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ingestion.collector.service.MEGABYTE", 2000)
     collecting.start(spool_mb=1)
@@ -329,7 +341,11 @@ def test_health_tells_what_a_monitor_needs(collecting: Collecting) -> None:
     assert (report["messages_received"] >= 1, report["candles_processed"]) == (True, 1)
     assert report["last_message_age_s"] < 60
     assert report["last_message_time"].endswith("Z")
-    assert report["series"]["BTCUSDT 1m"] == {"last_closed_open_time": "2025-03-01T12:00:00Z", "catching_up": False}
+    assert report["series"]["BTCUSDT 1m"] == {
+        "last_closed_open_time": "2025-03-01T12:00:00Z",
+        "settled_until": "2025-03-01T12:01:00Z",
+        "catching_up": False,
+    }
 
 
 def test_latest_has_the_price_of_the_open_bar(collecting: Collecting) -> None:
