@@ -57,6 +57,7 @@ class Service:
         self._stopping = threading.Event()
         self._failure: KlinehouseError | None = None
         self._health: Health | None = None
+        self._obstacle = "the exchange has not answered yet"
         self._threads: list[tuple[Callable[[], None], threading.Thread, float]] = []
         self._shards: list[Shard] = []
 
@@ -78,7 +79,7 @@ class Service:
         settings.spool_path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(settings.spool_path.with_suffix(".lock"), timeout=0):
-                app = build_app(lambda: self._health, self._metrics.registry)
+                app = build_app(lambda: self._health, lambda: self._obstacle, self._metrics.registry)
                 with serving(app, settings.collector_host, settings.collector_port) as address:
                     on_ready(address)
                     self._collect()
@@ -140,16 +141,18 @@ class Service:
         wait = _FIRST_WAIT
         while not self._stopping.is_set():
             try:
-                simulation, stream_url = exchange.simulation, exchange.stream_url
                 now = micros(exchange.rest.server_time())
+                stream_url = exchange.stream_url
             except ExchangeRefused as error:
+                self._obstacle = str(error)
                 self._metrics.errors.labels("exchange_refused").inc()
                 _LOG.warning("the exchange cannot be reached yet", extra={"reason": str(error)})
                 self._stopping.wait(wait)
                 wait = min(2 * wait, _LONGEST_WAIT)
             else:
-                for found in (simulation, exchange.rest.simulation):
-                    zone.claim(Environment.of(found))
+                simulation = exchange.rest.simulation
+                # The streams say themselves what they play; a connection to something else is not kept.
+                zone.claim(Environment.of(simulation))
                 return stream_url, simulation, now
         return None
 

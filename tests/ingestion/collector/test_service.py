@@ -12,6 +12,7 @@ from ingestion.errors import ConfigurationError
 from ingestion.grid import instant
 from ingestion.klines import Month
 from ingestion.raw_zone import Environment, RawZone
+from ingestion.simulator.server import build_app, running
 from tests.ingestion.collector.conftest import Collecting
 from tests.support.homes import provenance, random_walk
 from tests.support.live import BTC, ETH, MINUTE, START, combined, kline_event, live, serving, until, values
@@ -376,16 +377,24 @@ def test_it_is_unhealthy_while_the_exchange_has_gone(collecting: Collecting) -> 
 def test_it_waits_for_an_exchange_that_cannot_be_reached_yet(collecting: Collecting) -> None:
     collecting.exchange.rest.blocked = collecting.exchange.rest.reply(403)
     with serving(Service(collecting.settings(), collecting.bus)) as collecting.url:
-        assert collecting.ask("/health") == (
-            503,
-            {"status": "starting", "problems": ["the exchange has not answered yet"]},
+        status, report = until(
+            lambda: (found := collecting.ask("/health")) and "403" in found[1]["problems"][0] and found
         )
+        assert (status, report["status"]) == (503, "starting")
         assert collecting.ask("/latest") == (200, [])
         collecting.exchange.rest.blocked = None
         collecting.exchange.await_subscribed()
 
 
 # --- what it refuses -----------------------------------------------------------------------------------------------
+
+
+def test_streams_of_another_exchange_than_that_of_rest_are_not_taken(collecting: Collecting) -> None:
+    with running(build_app()) as simulated:
+        stream = simulated.replace("http", "ws", 1)
+        with serving(Service(collecting.settings(stream_url=stream), collecting.bus)) as collecting.url:
+            until(lambda: collecting.metric("errors_total") >= 1)
+            assert collecting.metric("connected") == 0
 
 
 def test_two_collectors_do_not_share_a_home(collecting: Collecting) -> None:
