@@ -68,7 +68,9 @@ class Settings(BaseSettings):
     warehouse_memory_mb: int = Field(2048, ge=256, description="Memory limit of the warehouse engine.")
     serving_grace: float = Field(600.0, ge=0, description="Seconds that superseded serving files stay readable.")
     bus: Literal["local", "pubsub"] = Field("local", description="Message bus: a queue in HOME/bus, or Google Pub/Sub.")
-    pubsub_project: str = Field("", description="Google Cloud project of the Pub/Sub topics.")
+    pubsub_project: str = Field(
+        "", pattern=r"^[a-z0-9.:-]*$", description="Google Cloud project of the Pub/Sub topics."
+    )
     ui_host: str = Field("127.0.0.1", description="Address of the Dagster UI.")
     ui_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI.")
 

@@ -77,7 +77,7 @@ def print_letters(letters: Sequence[DeadLetter]) -> None:
         ]
         for letter in letters
     ]
-    print_table(f"{len(rows)} dead letters", ["id", "dead since", "attempts", "symbol", "interval", "reason"], rows)
+    print_table("Dead letters, oldest first", ["id", "dead since", "attempts", "symbol", "interval", "reason"], rows)
 
 
 def print_letter(letter: DeadLetter) -> None:

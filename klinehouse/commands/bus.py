@@ -18,7 +18,7 @@ from ingestion.errors import UsageError
 from ingestion.messages import NoKline, decode, encode
 from ingestion.settings import load_settings
 from klinehouse import bus_report
-from klinehouse.app import Json, Symbols, app, examples, show_banner
+from klinehouse.app import Json, app, examples, show_banner
 from klinehouse.output import err, out, print_json, print_table
 
 bus_app = typer.Typer(help="Set up the message bus, and see what waits on it.", no_args_is_help=True)
@@ -71,7 +71,7 @@ def listen(
     waiting: Annotated[
         bool, typer.Option("--waiting", help="Also what was published before now (up to 7 days).")
     ] = False,
-    symbols: Symbols = None,
+    symbols: Annotated[str | None, typer.Option(help="Only these symbols, separated by commas.")] = None,
     json: Json = False,
 ) -> None:
     """Print closed klines as they pass over the bus. Nothing else is disturbed: this has a subscription of its own.
@@ -208,7 +208,7 @@ def purge(
         if not yes:
             waiting = bus.backlog(DEAD_LETTERS_SUBSCRIPTION).messages
             raise UsageError(
-                f"This deletes {waiting:,} dead letters for good.", "Say so: `klinehouse dlq purge --yes`."
+                f"This deletes all dead letters, {waiting:,}, for good.", "Say so: `klinehouse dlq purge --yes`."
             )
         purged = dead_letters.purge(bus)
     if json:

@@ -79,6 +79,8 @@ def test_a_symbol_named_twice_is_kept_once_in_the_order_given(symbols: list[str]
         ("archive_url", "ftp://data.binance.vision"),
         ("archive_url", "/etc"),
         ("target", "postgres"),
+        ("bus", "kafka"),
+        ("pubsub_project", "../other"),
         ("download_workers", "0"),
         ("download_workers", "65"),
         ("http_timeout", "0"),

@@ -381,3 +381,13 @@ def test_a_torn_file_is_noticed_or_harmless(path: Path, bus: LocalBus, clock: Cl
         except BusUnavailable:
             refusals += 1
     assert 0 < refusals < 60
+
+
+def test_a_full_disk_takes_nothing_that_it_cannot_keep(bus: LocalBus) -> None:
+    bus.publish(KLINES, [Message(b"kept")])
+    bus._db.execute("pragma max_page_count = 20")
+    with pytest.raises(BusUnavailable, match="full"):
+        bus.publish(KLINES, [Message(bytes(4000)) for _ in range(100)])
+    bus._db.execute("pragma max_page_count = 1000000")
+    bus.publish(KLINES, [Message(b"afterwards")])
+    assert texts(take(bus)) == [b"kept", b"afterwards"]
