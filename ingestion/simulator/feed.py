@@ -28,8 +28,10 @@ _NEVER = 2**63
 _LONGEST_WAIT = 3600.0
 # Updates are spread over their period in a few groups: not all series at once, and not each on its own.
 _PHASES = 8
-# Bars of one series that close in one go before others get their turn, when the clock has jumped.
-_CLOSES_AT_ONCE = 50
+# When the clock has jumped: bars of one series that close in one go before others get their turn, and turns before the
+# connections get theirs. What they make together stays below the buffer of a connection.
+_CLOSES_AT_ONCE = 20
+_TURNS = 100
 
 
 class Follower(Protocol):
@@ -141,7 +143,9 @@ class Feed:
     def _pass(self) -> bool:
         """Do what is due; whether there is more to do at once."""
         now = self._clock.micros()
-        while self._queue and self._queue[0][0] <= now:
+        for _ in range(_TURNS):
+            if not self._queue or self._queue[0][0] > now:
+                break
             due, _, channel = heapq.heappop(self._queue)
             if due == channel.due:
                 self._step(channel, self._clock.micros())
@@ -182,7 +186,7 @@ class Feed:
                 self._low.append(channel)
         else:
             return
-        if channel.followers and channel.next_update <= now:
+        if channel.followers and channel.next_update <= now and not channel.tape.ended:
             channel.next_update = self._next_update(channel, now)
             self._update(channel, now)
 

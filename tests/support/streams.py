@@ -116,8 +116,8 @@ def awaited(look: Callable[[], Any]) -> Any:
 
 
 @contextmanager
-def served(truth: Path, **options: Any) -> Iterator[Served]:
-    """An exchange at START whose clock the test moves."""
-    clock = HandClock()
+def served(truth: Path, clock: HandClock | None = None, **options: Any) -> Iterator[Served]:
+    """An exchange whose clock the test moves, by default from START on."""
+    clock = clock or HandClock()
     with ExitStack() as clients, running(build_app(**{"now": clock, "truth": truth} | options)) as address:
         yield Served(address, clock, truth, clients)

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import websocket
 from support.exchanges import Exchange, comparable, millis
-from support.streams import START, Served, awaited, served
+from support.streams import START, HandClock, Served, awaited, served
 
 from ingestion.simulator.clock import Clock
+from ingestion.simulator.listings import LISTINGS
 from ingestion.simulator.outages import Outage
 from ingestion.simulator.server import build_app, running
 
@@ -192,6 +193,29 @@ def test_a_halt_has_no_frames_and_bars_without_trades_have_no_trade_ids(tmp_path
         (-1, -1, 0, "0.00000000")
     ] * 2
     assert closed[2]["T"] == millis(halt) - 1
+
+
+def test_a_symbol_that_ends_falls_silent_and_the_others_go_on(tmp_path: Path) -> None:
+    clock = HandClock(LISTINGS["MATICUSDT"].end - timedelta(minutes=1, seconds=30))
+    with served(tmp_path / "truth.jsonl", clock=clock) as exchange:
+        client = exchange.connect("/stream?streams=maticusdt@kline_1m")
+        exchange.clock.go(minutes=5)
+        assert [client.closing()["t"] for _ in range(2)] == [
+            millis(LISTINGS["MATICUSDT"].end) - 60_000 * i for i in (2, 1)
+        ]
+        client.ask("SUBSCRIBE", BTC)
+        exchange.clock.go(minutes=1)
+        assert client.closing()["s"] == "BTCUSDT"
+
+
+def test_a_clock_that_jumps_leaves_no_bar_out(exchange: Served) -> None:
+    names = [f"{symbol}usdt@kline_1m" for symbol in ("btc", "eth", "sol", "pol")]
+    client = exchange.connect(f"/stream?streams={'/'.join(names)}")
+    exchange.clock.go(hours=23)
+    closed = [client.closing() for _ in range(4 * 23 * 60)]
+    for symbol in ("BTCUSDT", "ETHUSDT", "SOLUSDT", "POLUSDT"):
+        opens = [kline["t"] for kline in closed if kline["s"] == symbol]
+        assert opens == [OPEN + 60_000 * i for i in range(23 * 60)]
 
 
 # --- the truth -------------------------------------------------------------------------------------------------
