@@ -70,7 +70,8 @@ class Core:
         self._polled_at = [time.monotonic()] * len(shards)
         self.latest: dict[Series, Latest] = {}
         self.last_closed: dict[Series, int] = {}
-        self.last_message: float | None = None  # by the machine's clock
+        self.last_message: float | None = None  # in seconds since 1970
+        self.last_heard: float | None = None  # on the monotonic clock
 
     def stop(self) -> None:
         self._stopping.set()
@@ -130,7 +131,7 @@ class Core:
             self._metrics.errors.labels("frame_ahead_of_time").inc()
             self._wants.want(frame.series)  # which asks for the exchange's time
             return []
-        self.last_message = received_time / 1e6
+        self.last_message, self.last_heard = received_time / 1e6, time.monotonic()
         self._clock.heard(frame.event_time)
         self._see(frame.series, Latest(frame.open_time, frame.prices["close"], frame.event_time, frame.closed))
         return self._closed(sequence, frame.message(received_time)) if frame.closed else []

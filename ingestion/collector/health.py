@@ -40,8 +40,9 @@ class Health:
             found.append(f"no bar heard for {max(ages):.0f} s")
         if self.spool.is_full:
             found.append(f"the spool is full with {self.spool.messages} messages; bars are fetched again later")
-        if self.publisher.failing_since is not None and now - self.publisher.failing_since > _BUS_GRACE:
-            found.append(f"the bus is unavailable for {now - self.publisher.failing_since:.0f} s")
+        stuck = self.publisher.stuck_since
+        if stuck is not None and now - stuck > _BUS_GRACE:
+            found.append(f"the bus has taken nothing for {now - stuck:.0f} s")
         return found
 
     @property
@@ -51,8 +52,8 @@ class Health:
     @property
     def last_message_age(self) -> float:
         """Seconds since the last bar was heard; NaN before the first."""
-        last = self.core.last_message
-        return float("nan") if last is None else max(time.time() - last, 0.0)
+        last = self.core.last_heard
+        return float("nan") if last is None else time.monotonic() - last
 
     def report(self) -> dict[str, Any]:
         """The answer of `GET /health`."""
@@ -74,6 +75,7 @@ class Health:
             "series": {
                 str(series): {
                     "last_closed_open_time": _text(instant(opened)) if opened else None,
+                    "settled_until": _text(instant(settled)) if (settled := self.spool.watermark(series)) else None,
                     "catching_up": str(series) in behind,
                 }
                 for series, opened in self.core.closed_bars()

@@ -24,12 +24,14 @@ class Reports(Protocol):
     def latest(self) -> list[dict[str, Any]]: ...
 
 
-def build_app(reports: Callable[[], Reports | None], registry: CollectorRegistry) -> Starlette:
-    """The routes; until there are `reports` the service is starting."""
+def build_app(
+    reports: Callable[[], Reports | None], obstacle: Callable[[], str], registry: CollectorRegistry
+) -> Starlette:
+    """The routes; until there are `reports` the service is starting, and `obstacle` tells what it waits for."""
 
     async def health(request: Request) -> Response:
         found = reports()
-        report = found.report() if found else {"status": "starting", "problems": ["the exchange has not answered yet"]}
+        report = found.report() if found else {"status": "starting", "problems": [obstacle()]}
         return JSONResponse(report, 200 if report["status"] == "ok" else 503)
 
     async def metrics(request: Request) -> Response:
@@ -60,5 +62,5 @@ def serving(app: Starlette, host: str, port: int) -> Iterator[str]:
         yield f"http://{host}:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(timeout=2)
+        thread.join(timeout=1.5)
         listener.close()

@@ -25,7 +25,9 @@ class Publisher:
         self._spool, self._bus, self._metrics = spool, bus, metrics
         self._something = threading.Event()
         self._stopping = threading.Event()
-        self.failing_since: float | None = None  # on the monotonic clock
+        self._is_failing = False
+        # Since when the bus has not taken what is there, on the monotonic clock.
+        self.stuck_since: float | None = None
 
     def wake(self) -> None:
         self._something.set()
@@ -53,16 +55,18 @@ class Publisher:
         """Publish all that is there; False when the bus, or the spool, does not let it."""
         try:
             while batch := self._spool.head(_BATCH):
+                self.stuck_since = self.stuck_since or time.monotonic()
                 self._bus.publish(KLINES, [one.message for one in batch])
                 self._done(batch)
+                self.stuck_since = None
         except (BusUnavailable, SpoolBroken) as error:
             self._metrics.errors.labels(error.kind).inc()
-            if self.failing_since is None:
-                self.failing_since = time.monotonic()
+            if not self._is_failing:
+                self._is_failing = True
                 _LOG.error("bus unavailable, bars are kept in the spool", extra={"reason": str(error)})
             return False
-        if self.failing_since is not None:
-            self.failing_since = None
+        if self._is_failing:
+            self._is_failing = False
             _LOG.info("bus available again, the spool is drained")
         return True
 

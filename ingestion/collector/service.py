@@ -35,9 +35,10 @@ _LOG = logging.getLogger(__name__)
 MEGABYTE = 1 << 20
 _MOST_EVENTS = 10_000
 # To end what runs: together less than the 10 s that a supervisor gives.
-_CORE_END, _PUBLISHER_END, _LINES_END = 3.0, 4.0, 1.0
+_CORE_END, _PUBLISHER_END, _LINES_END = 2.0, 3.0, 0.5
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
 _LOOK_UP = 0.2
+_PUBLISHER = "publisher"
 
 
 class CollectorFailed(KlinehouseError):
@@ -56,12 +57,18 @@ class Service:
         self._stopping = threading.Event()
         self._failure: KlinehouseError | None = None
         self._health: Health | None = None
+        self._obstacle = "the exchange has not answered yet"
         self._threads: list[tuple[Callable[[], None], threading.Thread, float]] = []
         self._shards: list[Shard] = []
 
     def stop(self) -> None:
         # No event: its lock may be held by the very thread that a signal has interrupted.
         self._is_asked_to_stop = True
+
+    @property
+    def is_publishing(self) -> bool:
+        """Whether the bus is in use: after `run`, that it has not answered for seconds."""
+        return any(thread.name == _PUBLISHER and thread.is_alive() for _, thread, _ in self._threads)
 
     def run(self, on_ready: Callable[[str], None]) -> None:
         """Collect until `stop`; `on_ready` hears the address of /health.
@@ -72,7 +79,7 @@ class Service:
         settings.spool_path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(settings.spool_path.with_suffix(".lock"), timeout=0):
-                app = build_app(lambda: self._health, self._metrics.registry)
+                app = build_app(lambda: self._health, lambda: self._obstacle, self._metrics.registry)
                 with serving(app, settings.collector_host, settings.collector_port) as address:
                     on_ready(address)
                     self._collect()
@@ -85,9 +92,12 @@ class Service:
 
     def _collect(self) -> None:
         spool = Spool(self._settings.spool_path, self._settings.spool_mb * MEGABYTE)
+        publisher = Publisher(spool, self._bus, self._metrics)
+        self._threads = [(publisher.stop, self._thread(_PUBLISHER, publisher.run), _PUBLISHER_END)]
         try:
+            self._threads[0][1].start()
             # Where the exchange does not answer this takes long, and a signal must not wait for it.
-            self._thread("start", lambda: self._start(spool)).start()
+            self._thread("start", lambda: self._start(spool, publisher)).start()
             # A signal that another thread was given wakes nobody, so this looks up from time to time.
             while not (self._is_asked_to_stop or self._stopping.wait(_LOOK_UP)):
                 pass
@@ -96,7 +106,7 @@ class Service:
         finally:
             spool.close()
 
-    def _start(self, spool: Spool) -> None:
+    def _start(self, spool: Spool, publisher: Publisher) -> None:
         """Find the exchange, and start what collects from it."""
         settings = self._settings.model_copy(update={"max_wait": math.inf, "http_attempts": 3})
         exchange = Exchange(settings)
@@ -106,20 +116,19 @@ class Service:
         stream_url, simulation, now = found
         clock = ExchangeClock(now)
         events: Queue[Any] = Queue(_MOST_EVENTS)
-        publisher = Publisher(spool, self._bus, self._metrics)
         fetcher = Fetcher(lambda: exchange.rest, events, settings.catch_up_bars)
         self._shards = self._make_shards(events, clock, stream_url, simulation)
         spool.append((), first_opens(RawZone(settings.raw_root), settings.series, spool))
         core = Core(settings.series, clock, events, self._shards, fetcher, spool, publisher, self._metrics)
         self._health = Health(core, self._shards, spool, publisher, self._metrics, settings.stale_after)
         self._tell(self._health)
-        self._threads = [
-            (core.stop, self._thread("core", core.run), _CORE_END),
-            (publisher.stop, self._thread("publisher", publisher.run), _PUBLISHER_END),
-        ]
+        if self._stopping.is_set():
+            return
         fetcher.start()
-        for _, thread, _ in self._threads:
-            thread.start()
+        thread = self._thread("core", core.run)
+        thread.start()
+        # Ends before the publisher: what it keeps at its end is published too.
+        self._threads.insert(0, (core.stop, thread, _CORE_END))
         _LOG.info("collecting", extra={"series": len(settings.series), "stream": stream_url, "simulation": simulation})
 
     def _endpoints(self, exchange: Exchange) -> tuple[str, str | None, int] | None:
@@ -132,16 +141,18 @@ class Service:
         wait = _FIRST_WAIT
         while not self._stopping.is_set():
             try:
-                simulation, stream_url = exchange.simulation, exchange.stream_url
                 now = micros(exchange.rest.server_time())
+                stream_url = exchange.stream_url
             except ExchangeRefused as error:
+                self._obstacle = str(error)
                 self._metrics.errors.labels("exchange_refused").inc()
                 _LOG.warning("the exchange cannot be reached yet", extra={"reason": str(error)})
                 self._stopping.wait(wait)
                 wait = min(2 * wait, _LONGEST_WAIT)
             else:
-                for found in (simulation, exchange.rest.simulation):
-                    zone.claim(Environment.of(found))
+                simulation = exchange.rest.simulation
+                # The streams say themselves what they play; a connection to something else is not kept.
+                zone.claim(Environment.of(simulation))
                 return stream_url, simulation, now
         return None
 

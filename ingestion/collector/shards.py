@@ -15,7 +15,7 @@ _LOG = logging.getLogger(__name__)
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 20.0
 # A connection that lived this long was a good one: the waits start again at the first.
-_GOOD_LIFE = 60.0
+_GOOD_LIFE = 5.0
 # Seconds that both connections are kept at a handover: what the old one has heard may still be on its way.
 _OVERLAP = 0.5
 

@@ -41,11 +41,16 @@ def collect(
         else:
             err.print(f"Collecting; {address}/health tells how it goes. Stop it with Ctrl-C.", soft_wrap=True)
 
-    with open_bus(settings) as bus:
-        service = Service(settings, bus)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: service.stop())
+    bus = open_bus(settings)
+    service = Service(settings, bus)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: service.stop())
+    try:
         service.run(ready)
+    finally:
+        # A bus that hangs would hold back its closing too, and the process with it.
+        if not service.is_publishing:
+            bus.close()
 
 
 @app.command(epilog=examples("klinehouse stream", "klinehouse stream --seconds 60 --json"))

@@ -3,8 +3,9 @@
 import json
 import random
 import signal
+import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -35,6 +36,23 @@ def exchange(truth: Path) -> Iterator[str]:
     faults = Faults(stream_missing_close=0.1, stream_drop=0.05, stream_duplicates=0.1, stream_garbage=0.1)
     with running(build_app(now=clock, truth=truth, faults=faults)) as address:
         yield address
+
+
+Collect = Callable[[str], CollectorProcess]
+
+
+@pytest.fixture
+def collect(tmp_path: Path) -> Iterator[Collect]:
+    """Makes a collector of the home `tmp_path/home`, which does not outlive the test."""
+    made: list[CollectorProcess] = []
+
+    def make(exchange: str) -> CollectorProcess:
+        made.append(CollectorProcess(tmp_path / "home", exchange))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.kill()
 
 
 def messages(home: Path) -> int:
@@ -69,8 +87,10 @@ def require_every_bar(home: Path, truth: Path, symbols: int = 3) -> None:
     assert compared > len(bars) / 2
 
 
-def test_it_collects_every_bar_whatever_the_stream_does(tmp_path: Path, exchange: str, truth: Path) -> None:
-    collector = CollectorProcess(tmp_path / "home", exchange).start()
+def test_it_collects_every_bar_whatever_the_stream_does(
+    collect: Collect, tmp_path: Path, exchange: str, truth: Path
+) -> None:
+    collector = collect(exchange).start()
     until(lambda: collector.health().get("messages_published", 0) >= 60, seconds=60)
     code, _ = collector.terminate()
     assert code == 0
@@ -79,8 +99,10 @@ def test_it_collects_every_bar_whatever_the_stream_does(tmp_path: Path, exchange
     assert {"stream_missing_close", "stream_drop", "stream_duplicates", "stream_garbage"} <= fired.keys()
 
 
-def test_killed_at_any_moment_and_started_again_it_loses_no_bar(tmp_path: Path, exchange: str, truth: Path) -> None:
-    collector = CollectorProcess(tmp_path / "home", exchange)
+def test_killed_at_any_moment_and_started_again_it_loses_no_bar(
+    collect: Collect, tmp_path: Path, exchange: str, truth: Path
+) -> None:
+    collector = collect(exchange)
     moments = random.Random(7)
     for _ in range(5):
         collector.start()
@@ -94,8 +116,10 @@ def test_killed_at_any_moment_and_started_again_it_loses_no_bar(tmp_path: Path, 
     require_every_bar(tmp_path / "home", truth)
 
 
-def test_it_leaves_within_ten_seconds_and_publishes_what_it_has(tmp_path: Path, exchange: str) -> None:
-    collector = CollectorProcess(tmp_path / "home", exchange).start()
+def test_it_leaves_within_ten_seconds_and_publishes_what_it_has(
+    collect: Collect, tmp_path: Path, exchange: str
+) -> None:
+    collector = collect(exchange).start()
     until(lambda: collector.health().get("messages_published"), seconds=60)
     begun = time.monotonic()
     code, _ = collector.terminate()
@@ -103,22 +127,39 @@ def test_it_leaves_within_ten_seconds_and_publishes_what_it_has(tmp_path: Path, 
     assert left_in_spool(tmp_path / "home") == 0
 
 
-def test_it_leaves_as_soon_while_the_exchange_cannot_be_reached(tmp_path: Path) -> None:
-    collector = CollectorProcess(tmp_path / "home", "http://127.0.0.1:9").start()
+def test_it_leaves_as_soon_while_the_exchange_cannot_be_reached(collect: Collect) -> None:
+    collector = collect("http://127.0.0.1:9").start()
     assert collector.health()["status"] == "starting"
     begun = time.monotonic()
     code, _ = collector.terminate()
     assert (code, time.monotonic() - begun < 10) == (0, True)
 
 
-def test_it_needs_neither_orchestrator_nor_dbt_nor_the_warehouse_engine(tmp_path: Path, exchange: str) -> None:
-    collector = CollectorProcess(tmp_path / "home", exchange).start(confessing=True)
+def test_it_leaves_as_soon_while_the_bus_hangs_and_keeps_its_bars(
+    collect: Collect, tmp_path: Path, exchange: str
+) -> None:
+    collector = collect(exchange).start()
+    until(lambda: collector.health().get("messages_published"), seconds=60)
+    other = sqlite3.connect(tmp_path / "home" / "bus" / "bus.sqlite", isolation_level=None)
+    other.execute("begin immediate")
+    until(lambda: collector.health()["spool_messages"] > 3)
+    begun = time.monotonic()
+    code, _ = collector.terminate()
+    assert (code, time.monotonic() - begun < 10) == (0, True)
+    other.close()
+    assert left_in_spool(tmp_path / "home") > 3
+
+
+def test_it_needs_neither_orchestrator_nor_dbt_nor_the_warehouse_engine(
+    collect: Collect, tmp_path: Path, exchange: str
+) -> None:
+    collector = collect(exchange).start(confessing=True)
     until(lambda: collector.health().get("messages_published"), seconds=60)
     assert collector.terminate() == (0, "[]\n")
 
 
-def test_its_log_is_json_lines_that_name_what_happens(tmp_path: Path, exchange: str) -> None:
-    collector = CollectorProcess(tmp_path / "home", exchange).start()
+def test_its_log_is_json_lines_that_name_what_happens(collect: Collect, exchange: str) -> None:
+    collector = collect(exchange).start()
     until(lambda: collector.health().get("messages_published"), seconds=60)
     collector.process.send_signal(signal.SIGINT)
     assert collector.process.wait(20) == 0

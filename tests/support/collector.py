@@ -32,6 +32,7 @@ class CollectorProcess:
         named = {"home": home, "archive_url": exchange, "collector_port": 0, "interval": "1m", **settings}
         self._environment = os.environ | {f"KLINEHOUSE_{name.upper()}": str(value) for name, value in named.items()}
         self._home = home
+        self.process: Any = None  # a Popen, once it is started
         self.url = ""
 
     def start(self, *, confessing: bool = False) -> "CollectorProcess":
@@ -52,8 +53,10 @@ class CollectorProcess:
         return found
 
     def kill(self) -> None:
-        self.process.kill()
-        self.process.communicate(timeout=20)
+        """End it at once, if it runs."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate(timeout=20)
 
     def terminate(self) -> tuple[int, str]:
         """End it as a supervisor does; its exit code and the rest of its output."""

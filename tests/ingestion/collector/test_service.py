@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,9 +12,13 @@ from ingestion.errors import ConfigurationError
 from ingestion.grid import instant
 from ingestion.klines import Month
 from ingestion.raw_zone import Environment, RawZone
+from ingestion.simulator.server import build_app, running
 from tests.ingestion.collector.conftest import Collecting
 from tests.support.homes import provenance, random_walk
-from tests.support.live import BTC, MINUTE, START, combined, kline_event, serving, until, values
+from tests.support.live import BTC, ETH, MINUTE, START, combined, kline_event, live, serving, until, values
+
+if TYPE_CHECKING:
+    from tests.ingestion.conftest import ArchiveHost
 
 
 def minute(number: int) -> int:
@@ -189,6 +194,22 @@ def test_a_connection_whose_subscription_is_not_answered_is_given_up(collecting:
         until(lambda: collecting.exchange.connected >= 2)
 
 
+def test_more_series_than_a_connection_carries_have_several(
+    host: "ArchiveHost", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingestion.collector.service.MAX_STREAMS", 1)
+    with live(host, BTC, ETH) as exchange:
+        collecting = Collecting(exchange, tmp_path / "home").start()
+        assert sorted(request["params"] for request in exchange.requests) == [
+            ["btcusdt@kline_1m"],
+            ["ethusdt@kline_1m"],
+        ]
+        close(collecting, 0)
+        until(lambda: len(collecting.bars.read()) >= 2)
+        assert (collecting.bars.opens(BTC), collecting.bars.opens(ETH)) == ([0], [0])
+        collecting.close()
+
+
 # --- restarts ------------------------------------------------------------------------------------------------------
 
 
@@ -259,6 +280,29 @@ def test_what_is_in_the_spool_is_published_after_a_restart(collecting: Collectin
     await_bars(collecting, 0, 1)
 
 
+def test_a_bus_that_stays_away_is_said(collecting: Collecting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingestion.collector.health._BUS_GRACE", 0.1)
+    collecting.start()
+    collecting.bus.away = True
+    close(collecting, 0)
+    until(lambda: collecting.ask("/health")[0] == 503)
+    assert "bus" in collecting.ask("/health")[1]["problems"][0]
+    collecting.bus.away = False
+    until(lambda: collecting.ask("/health")[0] == 200)
+
+
+def test_what_is_in_the_spool_is_published_though_the_exchange_cannot_be_reached(collecting: Collecting) -> None:
+    collecting.start()
+    collecting.bus.away = True
+    close(collecting, 0)
+    until(lambda: collecting.ask("/health")[1]["spool_messages"] == 1)
+    collecting.stop()
+    collecting.bus.away = False
+    collecting.exchange.rest.blocked = collecting.exchange.rest.reply(403)
+    with serving(Service(collecting.settings(), collecting.bus)):
+        await_bars(collecting, 0)
+
+
 def test_a_full_spool_is_said_and_nothing_is_lost(collecting: Collecting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ingestion.collector.service.MEGABYTE", 2000)
     collecting.start(spool_mb=1)
@@ -298,7 +342,11 @@ def test_health_tells_what_a_monitor_needs(collecting: Collecting) -> None:
     assert (report["messages_received"] >= 1, report["candles_processed"]) == (True, 1)
     assert report["last_message_age_s"] < 60
     assert report["last_message_time"].endswith("Z")
-    assert report["series"]["BTCUSDT 1m"] == {"last_closed_open_time": "2025-03-01T12:00:00Z", "catching_up": False}
+    assert report["series"]["BTCUSDT 1m"] == {
+        "last_closed_open_time": "2025-03-01T12:00:00Z",
+        "settled_until": "2025-03-01T12:01:00Z",
+        "catching_up": False,
+    }
 
 
 def test_latest_has_the_price_of_the_open_bar(collecting: Collecting) -> None:
@@ -329,16 +377,24 @@ def test_it_is_unhealthy_while_the_exchange_has_gone(collecting: Collecting) -> 
 def test_it_waits_for_an_exchange_that_cannot_be_reached_yet(collecting: Collecting) -> None:
     collecting.exchange.rest.blocked = collecting.exchange.rest.reply(403)
     with serving(Service(collecting.settings(), collecting.bus)) as collecting.url:
-        assert collecting.ask("/health") == (
-            503,
-            {"status": "starting", "problems": ["the exchange has not answered yet"]},
+        status, report = until(
+            lambda: (found := collecting.ask("/health")) and "403" in found[1]["problems"][0] and found
         )
+        assert (status, report["status"]) == (503, "starting")
         assert collecting.ask("/latest") == (200, [])
         collecting.exchange.rest.blocked = None
         collecting.exchange.await_subscribed()
 
 
 # --- what it refuses -----------------------------------------------------------------------------------------------
+
+
+def test_streams_of_another_exchange_than_that_of_rest_are_not_taken(collecting: Collecting) -> None:
+    with running(build_app()) as simulated:
+        stream = simulated.replace("http", "ws", 1)
+        with serving(Service(collecting.settings(stream_url=stream), collecting.bus)) as collecting.url:
+            until(lambda: collecting.metric("errors_total") >= 1)
+            assert collecting.metric("connected") == 0
 
 
 def test_two_collectors_do_not_share_a_home(collecting: Collecting) -> None:
