@@ -40,11 +40,12 @@ class LiveWarehouse:
         Raises WarehouseBusy, and BuildFailed when dbt fails.
         """
         connection = self._open()
-        self._untidy = _around(self._untidy, stretch.window)
         if not self._served:
             return self._begin(stretch)
+        stretch = raw_source.widened(connection, self._settings.interval, stretch)
+        self._untidy = _around(self._untidy, stretch.window)
         raw_source.prepare_live(connection, self._zone, self._streamed, self._settings.interval, stretch)
-        dbt.run(self._settings, dbt.live_args(dbt.Window(*stretch.window), self._settings.interval))
+        dbt.run_live(self._settings, dbt.Window(*stretch.window))
         published, self._served = serving.publish_bars(self._settings, connection, self._served)
         return published
 

@@ -11,6 +11,7 @@ and, in `bookkeeping.built`, which version of each landed month the warehouse wa
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import duckdb
@@ -93,6 +94,21 @@ def prepare_live(
 
 def _paths(files: Iterable[HistoryFile], stream_files: Iterable[StreamFile]) -> list[str]:
     return [*(file.path for file in files), *(file.path for file in stream_files)]
+
+
+def widened(connection: duckdb.DuckDBPyConnection, interval: str, stretch: Stretch) -> Stretch:
+    """A stretch from where its symbols were told of before: bars of an outage in between may be over only now."""
+    symbols = ", ".join(text(symbol) for symbol in stretch.symbols)
+    found = connection.execute(
+        f"""select min(covered_until) from (
+            select max(covered_until) as covered_until from crypto_raw.klines_coverage
+            where "interval" = ? and symbol in ({symbols}) group by symbol)""",
+        [interval],
+    ).fetchone()
+    told_until = found[0] if found else None
+    if told_until is None or told_until >= stretch.window.start:
+        return stretch
+    return replace(stretch, window=Window(told_until.astimezone(UTC), stretch.window.end))
 
 
 def whole_days(window: Window) -> Window:

@@ -1,15 +1,18 @@
 {#
     Common table expressions, the last one called `name`: the bars of the run's window, the base interval as landed, and
-    each longer interval rolled up from the one before it, each in its own window. Sums run over decimals, so they are
-    exact. A derived bar appears when it is closed: when what has landed covers all of its time.
+    each longer one of the `wanted` intervals rolled up from the one before it, each in its own window. Sums run over
+    decimals, so they are exact. A derived bar appears when it is closed: when what has landed covers all of its time.
 
     (Not an ephemeral model: to put one into another model's query dbt parses the whole query, half a second each time.)
 #}
-{% macro bars_of_window(name) -%}
+{% macro bars_of_window(name, wanted) -%}
 {%- set measures = [
     'volume', 'quote_volume', 'trades', 'taker_buy_base_volume', 'taker_buy_quote_volume'
 ] -%}
-{%- set levels = [var('base_interval')] + rollup_intervals() -%}
+{%- set levels = [] -%}
+{%- for interval in [var('base_interval')] + rollup_intervals() if interval in wanted -%}
+    {%- do levels.append(interval) -%}
+{%- endfor -%}
 
 {{ cte_name('bars', levels[0]) }} as (
     select

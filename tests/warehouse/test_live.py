@@ -106,6 +106,16 @@ def test_bars_that_come_late_and_in_disorder_are_those_of_a_rebuild(
     assert_tables_equal(bars(settings), expected)
 
 
+def test_the_first_bars_after_an_outage_close_what_was_under_way_before_it(
+    live: LiveWarehouse, settings: Settings, tmp_path: Path
+) -> None:
+    """Hours and days that nobody traded to their end are over when trading goes on."""
+    come(live, settings, between(KLINES, KNOWN, KNOWN + 42))
+    come(live, settings, between(KLINES, KNOWN + 140, KNOWN + 141))
+    come(live, settings, between(KLINES, KNOWN + 110, KNOWN + 111))
+    assert_as_rebuilt(live, settings, tmp_path)
+
+
 def test_a_bar_that_comes_again_with_other_values_counts_as_the_latest_says(
     live: LiveWarehouse, settings: Settings, tmp_path: Path
 ) -> None:

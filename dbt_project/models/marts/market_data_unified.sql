@@ -20,11 +20,11 @@
     'sma_20', 'ema_50', 'rsi_14', 'macd', 'macd_signal', 'bb_upper', 'bb_middle', 'bb_lower'
 ] -%}
 
-with {{ bars_of_window('bars_of_window') }},
+{%- set starts = increment_starts() if is_incremental() else dict.fromkeys(levels) -%}
+
+with {{ bars_of_window('bars_of_window', starts) }},
 
 {% if is_incremental() -%}
-    {%- set starts = memory_starts() -%}
-
     -- Series without a bar in the window, old or new, are as they were.
     touched as (
         select
@@ -108,7 +108,7 @@ select
     ingested_at
 from indicators
 where
-    {%- for interval in levels %}
+    {%- for interval in starts %}
         ({{ interval_column() }} = '{{ interval }}' and open_time >= {{ window_start(interval) }})
         {{- " or " if not loop.last }}
     {%- endfor %}
