@@ -13,6 +13,7 @@ from ingestion.klines import Month, Series
 from ingestion.settings import Settings
 from orchestration.definitions import build_defs
 from orchestration.history import HistoryLander
+from orchestration.live import LIVE_KLINES
 from orchestration.schedules import LAND, PUBLISH
 from orchestration.symbols import RAW_SYMBOLS
 
@@ -103,7 +104,7 @@ def test_schedules_run_after_the_archive_has_its_files_and_dimensions_at_ten_pas
 
 def test_publishing_builds_everything_without_partitions_first(defs: dg.Definitions) -> None:
     without = {node.key for node in defs.resolve_asset_graph().asset_nodes if node.partitions_def is None}
-    assert defs.resolve_job_def(PUBLISH).asset_layer.executable_asset_keys == without - {RAW_SYMBOLS}
+    assert defs.resolve_job_def(PUBLISH).asset_layer.executable_asset_keys == without - {RAW_SYMBOLS, LIVE_KLINES}
 
 
 class FakeLander(HistoryLander):
