@@ -1,0 +1,258 @@
+"""Live: from the closing frame's leaving the exchange until its bar can be read, with indicators, from serving.
+
+The simulated exchange, the collector and the streaming run are processes of their own, as `make up` starts them; a bar
+of 5m closes every 300 / speed seconds. `p50_s, p95_s, p99_s, max_s` are over all closing frames after the first batch,
+from when the exchange sent one until a reader that had not begun before could read it with its indicators (the begin of
+the first read that has it). Two readers open `serving/klinehouse.duckdb` and ask all the time: `reads, failed_reads`.
+Every minute the streaming run is taken over from by a successor (`hand_overs`). `batch_ratio_6y_vs_1y` is the median
+time of a batch on six years of history by that on one.
+
+What bounds it: dbt, some 0.6 s for one model, of which its own Python is two thirds and planning the query a sixth;
+then writing the running month's files and the file of views. Tried: an ephemeral model less (half a second: dbt parses
+the whole query to put it in), no manifest and no results written, no contract asked for again, the file kept open
+between batches, only the intervals of which a bar is over.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from benchmarks.measuring import SYMBOLS, klinehouse, measured, options, report
+
+_READERS = 2
+_HAND_OVER = 60.0
+END_OF_HISTORY = "2026-01"
+
+
+@dataclass
+class Home:
+    """A home with so many years of history, and how its programs are started."""
+
+    path: Path
+    symbols: Sequence[str]
+    interval: str = "5m"
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def process_environment(self) -> dict[str, str]:
+        return {**os.environ, **self.environment}
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            klinehouse(*arguments),
+            env=self.process_environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+
+def live(closes: int, series: int, speed: float) -> dict[str, object]:
+    figures, batches = _run(closes, series, speed, years=6)
+    _, young = _run(min(closes, 20 * series), series, speed, years=1)
+    ratio = statistics.median(batches) / statistics.median(young)
+    return figures | {"batch_s": round(statistics.median(batches), 3), "batch_ratio_6y_vs_1y": round(ratio, 3)}
+
+
+def _run(closes: int, series: int, speed: float, years: int) -> tuple[dict[str, object], list[float]]:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
+        extra = max(series - len(SYMBOLS), 0)
+        symbols = (*SYMBOLS[:series], *(f"SIM{number:03}USDT" for number in range(1, extra + 1)))
+        home = Home(Path(folder) / "home", symbols)
+        truth = Path(folder) / "truth.jsonl"
+        fill(home, f"{2026 - years}-01", extra)
+        options_of_exchange = ("--now", f"{END_OF_HISTORY}-01T00:00", "--speed", str(speed), "--truth", str(truth))
+        running.enter_context(exchange(home, extra, *options_of_exchange))
+        running.enter_context(ended(home.start("collect", "--json")))
+        streaming = running.enter_context(Streaming(home))
+        streaming.await_batch()
+        readers = [running.enter_context(ended(_reader(home))) for _ in range(_READERS)]
+        since = time.time() + 2  # the readers are there
+        while len(_sent(truth, since)) < closes:
+            time.sleep(1)
+        time.sleep(10)
+        seen = [_told(reader) for reader in readers]
+        return _figures(_sent(truth, since)[:closes], seen, streaming.hand_overs), streaming.seconds
+
+
+def _figures(
+    sent: Sequence[tuple[tuple[str, int], float]], seen: Sequence[dict[str, Any]], hand_overs: int
+) -> dict[str, object]:
+    first: dict[tuple[str, int], float] = {}
+    for reader in seen:
+        for symbol, open_time, at in reader["first_seen"]:
+            key = (symbol, open_time)
+            first[key] = min(at, first.get(key, at))
+    lags = sorted(first[key] - at for key, at in sent if key in first)
+    centiles = statistics.quantiles(lags, n=100, method="inclusive")
+    histogram = {f"under_{limit}_s": sum(lag < limit for lag in lags) for limit in (0.5, 0.75, 1, 1.5, 2, 3)}
+    return {
+        "closes": len(sent),
+        "not_seen": len(sent) - len(lags),
+        **{name: round(centiles[at - 1], 3) for name, at in (("p50_s", 50), ("p95_s", 95), ("p99_s", 99))},
+        "max_s": round(lags[-1], 3),
+        **histogram,
+        "reads": sum(reader["reads"] for reader in seen),
+        "failed_reads": sum(reader["failed"] for reader in seen),
+        "hand_overs": hand_overs,
+    }
+
+
+def _sent(truth: Path, since: float) -> list[tuple[tuple[str, int], float]]:
+    lines = truth.read_text().splitlines() if truth.exists() else []
+    bars = [json.loads(line) for line in lines]
+    return [((bar["symbol"], bar["open_time"]), bar["sent"]) for bar in bars if bar["sent"] and bar["sent"] > since]
+
+
+def fill(home: Home, start: str, extra: int) -> None:
+    """Land and build what the exchange has from `start` until END_OF_HISTORY."""
+    with exchange(home, extra, "--now", f"{END_OF_HISTORY}-01T00:00"):
+        measured(klinehouse("land", "--json", "--start", start, "--end", END_OF_HISTORY), home.environment)
+        measured(klinehouse("build", "--json"), home.environment)
+
+
+@contextmanager
+def exchange(home: Home, extra: int, *arguments: str) -> Iterator[None]:
+    command = klinehouse("simulate", "--json", "--port", "0", "--symbols-extra", str(extra), *arguments)
+    with ended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as process:
+        assert process.stdout is not None  # noqa: S101 - it was asked for above
+        home.environment = {
+            "KLINEHOUSE_HOME": str(home.path),
+            "KLINEHOUSE_ARCHIVE_URL": json.loads(process.stdout.readline())["url"],
+            "KLINEHOUSE_SYMBOLS": ",".join(home.symbols),
+            "KLINEHOUSE_INTERVAL": home.interval,
+            "KLINEHOUSE_COLLECTOR_PORT": "0",
+        }
+        yield
+
+
+@contextmanager
+def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    try:
+        yield process
+    finally:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        process.kill()
+        process.wait()
+
+
+class Streaming:
+    """A streaming run, and its successors every minute; the seconds of each batch."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self.seconds: list[float] = []
+        self.hand_overs = 0
+        self._began, self._over = threading.Event(), threading.Event()
+        self._runs: list[subprocess.Popen[str]] = []
+
+    def await_batch(self) -> None:
+        self._began.wait(120)
+
+    def __enter__(self) -> "Streaming":
+        self._start()
+        threading.Thread(target=self._hand_over, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        for run in self._runs:
+            run.kill()
+            run.wait()
+
+    def _start(self) -> None:
+        run = self._home.start("stream", "--json")
+        self._runs.append(run)
+        threading.Thread(target=self._follow, args=(run,), daemon=True).start()
+
+    def _hand_over(self) -> None:
+        while not self._over.wait(_HAND_OVER):
+            self._start()
+            self.hand_overs += 1
+
+    def _follow(self, run: subprocess.Popen[str]) -> None:
+        assert run.stdout is not None  # noqa: S101 - it was asked for above
+        for line in run.stdout:
+            self.seconds.append(json.loads(line)["seconds"])
+            self._began.set()
+
+
+def _reader(home: Home) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.live", "--read", str(home.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _told(reader: subprocess.Popen[str]) -> dict[str, Any]:
+    """End a reader, and hear what it saw."""
+    told: dict[str, Any] = json.loads(reader.communicate("", timeout=30)[0])
+    return told
+
+
+def read(home: Path) -> dict[str, object]:
+    """Ask for the newest bars, again and again, until standard input ends; what was seen when for the first time."""
+    over = threading.Event()
+
+    def await_end() -> None:
+        sys.stdin.read()
+        over.set()
+
+    threading.Thread(target=await_end, daemon=True).start()
+    seen: dict[tuple[str, int], float] = {}
+    newest, reads, failed = 0, 0, 0
+    while not over.is_set():
+        began = time.time()
+        try:
+            for symbol, open_time in _newest(home, newest - 86_400_000_000):
+                if seen.setdefault((symbol, open_time), began) == began:
+                    newest = max(newest, open_time)
+            reads += 1
+        except duckdb.Error:
+            failed += 1
+    return {"first_seen": [(*key, at) for key, at in seen.items()], "reads": reads, "failed": failed}
+
+
+def _newest(home: Path, since: int) -> list[tuple[str, int]]:
+    with duckdb.connect(str(home / "serving" / "klinehouse.duckdb"), read_only=True) as connection:
+        return connection.execute(
+            """select symbol, epoch_us(open_time) from crypto_analytics.market_data_unified
+            where "interval" = '5m' and open_time >= greatest(make_timestamptz(?), timestamptz '2026-01-01 00:00:00+00')
+                and ema_50 is not null and macd_signal is not null and rsi_14 is not null and bb_upper is not null""",
+            [since],
+        ).fetchall()
+
+
+def main() -> None:
+    parser = options(__doc__ or "")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--closes", type=int, default=1000)
+    parser.add_argument("--series", type=int, default=3)
+    parser.add_argument("--speed", type=float, default=100.0, help="of the exchange's clock")
+    parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.read:
+        print(json.dumps(read(chosen.read)))
+    else:
+        report("Live", live(chosen.closes, chosen.series, chosen.speed), chosen)
+
+
+if __name__ == "__main__":
+    main()
