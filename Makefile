@@ -17,8 +17,12 @@ setup: $(STAMP) ## Install what is locked (all other targets do it themselves)
 demo: $(STAMP) ## Six years of three symbols from the simulated exchange, built and published
 	$(RUN)/klinehouse demo
 
-up: $(STAMP) ## Open the Dagster UI; `make up HOUSE=.klinehouse-demo` opens the demo's
+up: $(STAMP) ## Live bars and the Dagster UI on the demo's home; `make up SOURCE=binance`: from the real exchange
+ifeq ($(SOURCE),binance)
 	$(if $(HOUSE),KLINEHOUSE_HOME=$(HOUSE)) $(RUN)/klinehouse up
+else
+	KLINEHOUSE_HOME=$(or $(HOUSE),.klinehouse-demo) $(RUN)/klinehouse up --simulate
+endif
 
 # Files go to the workers in order: by default those with few tests, which are long ones, would come last.
 test: $(STAMP) $(DUCKDB1) ## Run all tests

@@ -1,4 +1,4 @@
-"""What `klinehouse demo` shows at its end: a summary, a chart, and what to do next."""
+"""What `klinehouse demo` shows: a summary, a chart, and what to do next."""
 
 import os
 
@@ -31,9 +31,14 @@ def show(settings: Settings) -> None:
     latest = run_query(settings, _LATEST)
     print_table("The last daily bars and their indicators", latest.columns, latest.rows)
     out.print(_chart(settings), highlight=False, markup=False)
+
+
+def show_next(settings: Settings) -> None:
     home = os.path.relpath(settings.home)
     out.print("Next:", style="bold")
-    out.print(f"  make up HOUSE={home}               the Dagster UI: assets, partitions, checks", highlight=False)
+    out.print(
+        "  make up                            live bars and the Dagster UI: assets, partitions, checks", highlight=False
+    )
     out.print(f"  export KLINEHOUSE_HOME={home}      then:", highlight=False)
     out.print('  uv run klinehouse query "select * from market_data_unified limit 5"', highlight=False, markup=False)
     out.print(f"  duckdb {home}/serving/klinehouse.duckdb   or any BI tool or notebook with DuckDB", highlight=False)

@@ -115,10 +115,12 @@ def demo(
     start: Annotated[str, typer.Option(help="First month, YYYY-MM.")] = "2020-01",
     end: Annotated[str, typer.Option(help="Month before which to stop, YYYY-MM.")] = "2026-01",
     seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same market.")] = 1,
+    live: Annotated[float, typer.Option(min=0, help="Seconds of live bars at the end.")] = 60.0,
 ) -> None:
-    """Fill a home of its own from the simulated exchange and show what is in it."""
+    """Fill a home of its own from the simulated exchange, show what is in it, and let live bars come."""
     from ingestion.simulator.server import build_app, running
-    from klinehouse.demo import show
+    from klinehouse.demo import show, show_next
+    from klinehouse.live_demo import live_minute
 
     home = os.environ.get(f"{PREFIX}HOME", ".klinehouse-demo")
     with running(build_app(seed)) as address:
@@ -126,6 +128,9 @@ def demo(
         run_backfill(settings, end, quiet=False)
     banner(simulation_of(settings))
     show(settings)
+    if live:
+        live_minute(settings, seed, live)
+    show_next(settings)
 
 
 @app.command(epilog=examples("klinehouse up", "klinehouse up --simulate --speed 60", "klinehouse up --no-live"))
