@@ -15,7 +15,7 @@ from ingestion.raw_zone import RawZone
 from ingestion.settings import Settings
 from ingestion.stream_zone import StreamZone, one_row_per_bar
 from warehouse import dbt, raw_source, serving
-from warehouse.build import build
+from warehouse.build import build, require_window
 from warehouse.engine import open_warehouse, take, turn_at
 from warehouse.serving import Published, ServedFile
 
@@ -40,8 +40,8 @@ class LiveWarehouse:
         Raises WarehouseBusy, and BuildFailed when dbt fails.
         """
         connection = self._open()
-        if not self._served:
-            return self._begin(stretch)
+        if not self._served or not raw_source.has_tables(connection):
+            return self._begin()
         stretch = raw_source.widened(connection, self._settings.interval, stretch)
         self._untidy = _around(self._untidy, stretch.window)
         raw_source.prepare_live(connection, self._zone, self._streamed, self._settings.interval, stretch)
@@ -86,10 +86,10 @@ class LiveWarehouse:
             self._served = serving.served_files(self._settings)
         return self._connection
 
-    def _begin(self, stretch: Stretch) -> Published:
-        """The first bars of a home: all tables come into being, empty ones too."""
+    def _begin(self) -> Published:
+        """The first bars of a warehouse: everything that has landed is built, and empty tables come into being."""
         self.close()
-        build(self._settings, dbt.Window.around(*stretch.window))
+        build(self._settings, require_window(self._settings))
         return serving.publish(self._settings)
 
     def _compact(self, window: Window) -> None:

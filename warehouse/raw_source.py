@@ -79,6 +79,7 @@ def prepare_live(
 ) -> None:
     """Point `klines` at what is needed for bars that came by stream: the whole UTC days that they touch, of their
     symbols alone."""
+    _refuse_other_base(connection, interval)
     _make_tables(connection)
     days = whole_days(stretch.window)
     stream_files = streamed.files(days)
@@ -94,6 +95,15 @@ def prepare_live(
 
 def _paths(files: Iterable[HistoryFile], stream_files: Iterable[StreamFile]) -> list[str]:
     return [*(file.path for file in files), *(file.path for file in stream_files)]
+
+
+def has_tables(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether a run has made the main table; a warehouse may be deleted at any time, and is then built again."""
+    found = connection.execute(
+        "select count(*) from duckdb_tables() where schema_name = 'crypto_analytics' and "
+        "table_name = 'market_data_unified'"
+    ).fetchone()
+    return found is not None and found[0] > 0
 
 
 def widened(connection: duckdb.DuckDBPyConnection, interval: str, stretch: Stretch) -> Stretch:

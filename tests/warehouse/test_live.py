@@ -166,6 +166,15 @@ def test_a_home_may_begin_with_the_stream(tmp_path: Path) -> None:
     assert_tables_equal(bars(settings), rebuilt(settings, tmp_path))
 
 
+def test_a_warehouse_that_was_deleted_is_built_again_whole(
+    live: LiveWarehouse, settings: Settings, tmp_path: Path
+) -> None:
+    live.close()
+    settings.warehouse_path.unlink()
+    come(live, settings, between(KLINES, KNOWN, KNOWN + 2))
+    assert_as_rebuilt(live, settings, tmp_path)
+
+
 def test_building_history_again_keeps_what_came_by_stream(
     live: LiveWarehouse, settings: Settings, tmp_path: Path
 ) -> None:
