@@ -7,10 +7,10 @@ STAMP := .venv/.installed
 DUCKDB1 := .venv-duckdb1/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check bench torture lock clean
+.PHONY: help setup demo up test check bench bench-live torture lock clean
 
 help: ## Show this
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 setup: $(STAMP) ## Install what is locked (all other targets do it themselves)
 
@@ -38,6 +38,9 @@ check: $(STAMP) ## Format, lint, types, import rule, SQL lint, Dagster definitio
 
 bench: $(STAMP) ## Measure, and write docs/benchmarks.md and the figures of docs/indicators
 	$(RUN)/python benchmarks/report.py
+
+bench-live: $(STAMP) ## The same of the live path: docs/benchmarks-live.md (half an hour)
+	$(RUN)/python benchmarks/report.py live
 
 torture: $(STAMP) ## Cut the power at every point (root; ext4 and XFS in loop images); `make torture MINUTES=15`
 	PYTHONPATH=tests $(RUN)/python -m faults.torture --states $(or $(STATES),8000) --minutes $(or $(MINUTES),1440)

@@ -14,6 +14,7 @@ between batches, only the intervals of which a bar is over.
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -60,14 +61,30 @@ class Home:
         )
 
 
-def live(closes: int, series: int, speed: float) -> dict[str, object]:
-    figures, batches = _run(closes, series, speed, years=6)
-    _, young = _run(min(closes, 20 * series), series, speed, years=1)
-    ratio = statistics.median(batches) / statistics.median(young)
-    return figures | {"batch_s": round(statistics.median(batches), 3), "batch_ratio_6y_vs_1y": round(ratio, 3)}
+@dataclass(frozen=True)
+class Watched:
+    """One run: figures, the lag of each close in order, the seconds of each batch."""
+
+    figures: dict[str, object]
+    lags: list[float]
+    batches: list[float]
 
 
-def _run(closes: int, series: int, speed: float, years: int) -> tuple[dict[str, object], list[float]]:
+def live(closes: int, series: int, speed: float) -> tuple[dict[str, object], dict[str, int]]:
+    """The figures, and how many closes became readable within so many seconds."""
+    old = _run(closes, series, speed, years=6)
+    young = _run(min(closes, 20 * series), series, speed, years=1)
+    batch = statistics.median(old.batches)
+    ratio = round(batch / statistics.median(young.batches), 3)
+    return old.figures | {"batch_s": round(batch, 3), "batch_ratio_6y_vs_1y": ratio}, _histogram(old.lags)
+
+
+def _histogram(lags: Sequence[float]) -> dict[str, int]:
+    limits = [0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0, 3.0, float("inf")]
+    return {f"{low} to {high} s": sum(low <= lag < high for lag in lags) for low, high in itertools.pairwise(limits)}
+
+
+def _run(closes: int, series: int, speed: float, years: int) -> Watched:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
         extra = max(series - len(SYMBOLS), 0)
         symbols = (*SYMBOLS[:series], *(f"SIM{number:03}USDT" for number in range(1, extra + 1)))
@@ -85,12 +102,13 @@ def _run(closes: int, series: int, speed: float, years: int) -> tuple[dict[str, 
             time.sleep(1)
         time.sleep(10)
         seen = [_told(reader) for reader in readers]
-        return _figures(_sent(truth, since)[:closes], seen, streaming.hand_overs), streaming.seconds
+        figures, lags = _figures(_sent(truth, since)[:closes], seen)
+        return Watched(figures | {"hand_overs": streaming.hand_overs}, lags, streaming.seconds)
 
 
 def _figures(
-    sent: Sequence[tuple[tuple[str, int], float]], seen: Sequence[dict[str, Any]], hand_overs: int
-) -> dict[str, object]:
+    sent: Sequence[tuple[tuple[str, int], float]], seen: Sequence[dict[str, Any]]
+) -> tuple[dict[str, object], list[float]]:
     first: dict[tuple[str, int], float] = {}
     for reader in seen:
         for symbol, open_time, at in reader["first_seen"]:
@@ -98,17 +116,15 @@ def _figures(
             first[key] = min(at, first.get(key, at))
     lags = sorted(first[key] - at for key, at in sent if key in first)
     centiles = statistics.quantiles(lags, n=100, method="inclusive")
-    histogram = {f"under_{limit}_s": sum(lag < limit for lag in lags) for limit in (0.5, 0.75, 1, 1.5, 2, 3)}
-    return {
+    figures: dict[str, object] = {
         "closes": len(sent),
         "not_seen": len(sent) - len(lags),
         **{name: round(centiles[at - 1], 3) for name, at in (("p50_s", 50), ("p95_s", 95), ("p99_s", 99))},
         "max_s": round(lags[-1], 3),
-        **histogram,
         "reads": sum(reader["reads"] for reader in seen),
         "failed_reads": sum(reader["failed"] for reader in seen),
-        "hand_overs": hand_overs,
     }
+    return figures, lags
 
 
 def _sent(truth: Path, since: float) -> list[tuple[tuple[str, int], float]]:
@@ -251,7 +267,7 @@ def main() -> None:
     if chosen.read:
         print(json.dumps(read(chosen.read)))
     else:
-        report("Live", live(chosen.closes, chosen.series, chosen.speed), chosen)
+        report("Live", live(chosen.closes, chosen.series, chosen.speed)[0], chosen)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
-"""Runs every benchmark and writes docs/benchmarks.md, and the figures of docs/indicators."""
+"""Runs the benchmarks and writes docs/benchmarks.md and the figures of docs/indicators; with `live` those of the live
+path, in docs/benchmarks-live.md."""
 
+import sys
 from datetime import UTC, datetime
 
-from benchmarks import build, history, indicators, queries
+from benchmarks import build, bus, chaos, collector, history, indicators, live, queries
 from benchmarks.measuring import ROOT, machine
 
-HEADER = """# Benchmarks
+HEADER = """# Benchmarks{title}
 
-Written by `make bench`; do not edit. Measured on {machine}, {day}. Data: the simulated exchange, seed 1, three symbols
-at 5m, 2020 to 2025. Other machines have other times; ratios hold better.
+Written by `{command}`; do not edit. Measured on {machine}, {day}. Data: the simulated exchange, seed 1{data}. Other
+machines have other times; ratios hold better.
 """
+BAR = "#"
 
 
 def table(title: str, explanation: str, figures: dict[str, object]) -> str:
@@ -17,15 +20,40 @@ def table(title: str, explanation: str, figures: dict[str, object]) -> str:
     return f"\n## {title}\n\n{explanation.strip()}\n\n| figure | value |\n|---|---|\n{rows}\n"
 
 
-def main() -> None:
-    text = HEADER.format(machine=machine(), day=datetime.now(UTC).date())
+def histogram(lags: dict[str, int]) -> str:
+    """A bar for each class of latencies, of 60 characters for all of them together."""
+    total = max(sum(lags.values()), 1)
+    lines = [f"{name:>12} {count:6} {BAR * round(60 * count / total)}" for name, count in lags.items()]
+    return "\n```\n" + "\n".join(lines) + "\n```\n"
+
+
+def write(name: str, text: str) -> None:
+    (ROOT / "docs" / name).write_text(text)
+    print(text)
+
+
+def of_history() -> None:
+    data = ", three symbols at 5m, 2020 to 2025"
+    text = HEADER.format(title="", command="make bench", machine=machine(), day=datetime.now(UTC).date(), data=data)
     text += table("`benchmarks/history.py`", history.__doc__ or "", history.history())
     text += table("`benchmarks/build.py`", build.__doc__ or "", build.build())
     text += table("`benchmarks/queries.py`", queries.__doc__ or "", queries.queries())
-    (ROOT / "docs" / "benchmarks.md").write_text(text)
-    print(text)
+    write("benchmarks.md", text)
     indicators.write(indicators.indicators())
 
 
+def of_live() -> None:
+    command = "make bench-live"
+    text = HEADER.format(
+        title=": live", command=command, machine=machine(), day=datetime.now(UTC).date(), data=", 5m bars"
+    )
+    figures, lags = live.live(closes=300, series=3, speed=100.0)
+    text += table("`benchmarks/live.py`, three series", live.__doc__ or "", figures) + histogram(lags)
+    text += table("`benchmarks/bus.py`", bus.__doc__ or "", bus.bus())
+    text += table("`benchmarks/chaos.py`", chaos.__doc__ or "", chaos.chaos(minutes=30, seed=1, speed=4.0, kills=40))
+    text += table("`benchmarks/collector.py`", collector.__doc__ or "", collector.collect(days=7, seconds=120))
+    write("benchmarks-live.md", text)
+
+
 if __name__ == "__main__":
-    main()
+    of_live() if "live" in sys.argv[1:] else of_history()
