@@ -68,8 +68,7 @@ class LiveWarehouse:
             connection, self._zone, self._streamed, self._settings.interval, Stretch(self._untidy, symbols)
         )
         dbt.run(self._settings, dbt.tidy_args(dbt.Window(*self._untidy), self._settings.interval))
-        dimensions = serving.write_dimensions(self._settings, connection)
-        _, self._served = serving.publish_bars(self._settings, connection, self._served, dimensions)
+        _, self._served = serving.publish_bars(self._settings, connection, self._served, with_dimensions=True)
         serving.collect_garbage(self._settings, self._served)
         self._untidy = None
 

@@ -82,8 +82,7 @@ SeriesMonths = dict[Series, list[Month]]
 def publish(settings: Settings) -> Published:
     """Publish every month that changed since the last publish, and the dimensions. Idempotent."""
     with writing(settings), connect(settings) as connection:
-        dimensions = write_dimensions(settings, connection)
-        published, files = publish_bars(settings, connection, served_files(settings), dimensions)
+        published, files = publish_bars(settings, connection, served_files(settings), with_dimensions=True)
     collect_garbage(settings, files)
     return published
 
@@ -92,9 +91,10 @@ def publish_bars(
     settings: Settings,
     connection: duckdb.DuckDBPyConnection,
     served: Sequence[ServedFile],
-    dimensions: Sequence[ServedFile] = (),
+    *,
+    with_dimensions: bool = False,
 ) -> tuple[Published, list[ServedFile]]:
-    """Publish every month that changed, with other dimensions or with those that are served; the caller holds the
+    """Publish every month that changed, with the dimensions as they are now or as they are served; the caller holds the
     warehouse, and knows what is served. Returns the files of the new version too."""
     environment = RawZone(settings.raw_root).environment()
     noted = _unpublished(connection)
@@ -105,6 +105,7 @@ def publish_bars(
             for series, months in changed.items()
             for file in _write_bars(connection, settings, series, months, pool)
         ]
+    dimensions = [_write_dimension(connection, settings, name) for name in (*DIMENSIONS, *HEALTH) if with_dimensions]
     files = merge(served, changed, [*written, *dimensions])
     _start_grace(served, files)
     version = _swap_views(settings, files, environment)
@@ -194,11 +195,6 @@ def _write_bars(
     starts = accumulate((count for _, count, *_ in extents), initial=0)
     parts = [rows.slice(start, extent[1]) for start, extent in zip(starts, extents, strict=False)]
     return list(pool.map(write, parts, extents))
-
-
-def write_dimensions(settings: Settings, connection: duckdb.DuckDBPyConnection) -> list[ServedFile]:
-    """Write everything that has no months; nobody sees it before the next publish."""
-    return [_write_dimension(connection, settings, name) for name in (*DIMENSIONS, *HEALTH)]
 
 
 def _write_dimension(connection: duckdb.DuckDBPyConnection, settings: Settings, name: str) -> ServedFile:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ingestion.bus.local import LocalBus
 from ingestion.bus.port import DEAD_LETTERS_SUBSCRIPTION, KLINES, MICROBATCH, MONITORING, TOPOLOGY, Message
-from ingestion.raw_zone import write_durably
+from ingestion.store import write_durably
 
 # Two kills are two deliveries; the third must not be one too many, and poison needs no more.
 _TOPOLOGY = tuple(

@@ -37,7 +37,7 @@ def test_a_window_of_whole_days_stays_as_it_is() -> None:
 def test_a_production_run_names_its_window_and_leaves_unit_tests_out() -> None:
     args = build_args(Window(START, START + timedelta(days=31)), "5m")
     assert " ".join(args).startswith("build --exclude-resource-type unit_test")
-    assert " ".join(args).endswith("--event-time-start 2024-01-01 --event-time-end 2024-02-01")
+    assert " ".join(args).endswith("--event-time-start 2024-01-01T00:00:00 --event-time-end 2024-02-01T00:00:00")
 
 
 @pytest.mark.parametrize("interval", ["3d", "1w", "1M"])

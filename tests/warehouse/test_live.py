@@ -96,10 +96,10 @@ def test_bars_that_come_one_by_one_are_those_of_a_rebuild(
 def test_bars_that_come_late_and_in_disorder_are_those_of_a_rebuild(
     live: LiveWarehouse, settings: Settings, tmp_path: Path
 ) -> None:
-    order = list(range(KNOWN, ALL, 12))
+    order = list(range(KNOWN, ALL, 24))
     random.Random(3).shuffle(order)
     for position in order:
-        come(live, settings, between(KLINES, position, position + 12))
+        come(live, settings, between(KLINES, position, position + 24))
     live.close()
     expected = rebuilt(settings, tmp_path)
     assert expected.num_rows > 2 * ALL
