@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 DUCKDB1 := .venv-duckdb1/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check bench bench-live torture lock clean
+.PHONY: help setup demo up test check bench bench-live faults torture lock clean
 
 help: ## Show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -41,6 +41,9 @@ bench: $(STAMP) ## Measure, and write docs/benchmarks.md and the figures of docs
 
 bench-live: $(STAMP) ## The same of the live path: docs/benchmarks-live.md (half an hour)
 	$(RUN)/python benchmarks/report.py live
+
+faults: $(STAMP) ## The fault tests with a kill before every call of every form, of which `make test` leaves out some
+	KLINEHOUSE_TEST_ALL_POINTS=1 $(RUN)/pytest -n auto --dist loadfile tests/faults
 
 torture: $(STAMP) ## Cut the power at every point (root; ext4 and XFS in loop images); `make torture MINUTES=15`
 	PYTHONPATH=tests $(RUN)/python -m faults.torture --states $(or $(STATES),8000) --minutes $(or $(MINUTES),1440)

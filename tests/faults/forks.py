@@ -42,6 +42,11 @@ class Forks:
     def settled(self, step: Step) -> State:
         return cast("State", self._ask(action="state", step=asdict(step), settled=True))
 
+    def recovery(self, step: Step, mutant: str | None = None) -> tuple[State, str | None, State]:
+        """What is visible; how the step fails when it runs again, undisturbed (None: it does not); what is settled."""
+        answer = self._ask(action="recovery", step=asdict(step), mutant=mutant)
+        return answer["visible"], answer["failure"], answer["settled"]
+
     def unavailable(self) -> str | None:
         """Why nothing can be traced here; None when it can."""
         return cast("str | None", self._ask(action="unavailable"))

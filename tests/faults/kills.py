@@ -1,5 +1,6 @@
 """A kill before each call that changes files, and what may be there afterwards."""
 
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import count
@@ -10,6 +11,10 @@ from faults.forks import Forks
 from faults.paths import State
 from faults.scenarios import Scenario
 from faults.tracer import Call
+
+
+# Every point of every form takes a quarter of an hour; `make faults` takes it.
+ALL_POINTS = "KLINEHOUSE_TEST_ALL_POINTS" in os.environ
 
 
 @dataclass
@@ -24,11 +29,14 @@ class Report:
         return self.kills.total()
 
 
-def kill_everywhere(forks: Forks, scenario: Scenario) -> Report:
+def kill_everywhere(forks: Forks, scenario: Scenario, every: int = 1) -> Report:
     """Kill the scenario's step before its first call that changes files, its second, and so on until one run ends by
-    itself; each time look at what is visible, run the step again, and compare with the undisturbed run."""
+    itself; each time look at what is visible, run the step again, and compare with the undisturbed run.
+
+    With `every` only before each so many-th of them, unless KLINEHOUSE_TEST_ALL_POINTS is set.
+    """
     report = Report()
-    for point in count(1):
+    for point in count(1, 1 if ALL_POINTS else every):
         call, problems = kill_at(forks, scenario, point)
         report.problems += problems
         if call is None:
@@ -45,10 +53,11 @@ def kill_at(forks: Forks, scenario: Scenario, point: int, mutant: str | None = N
     if run.failure:
         found = [run.failure]
     elif call:
-        found = broken(scenario, forks.visible(scenario.step))
-        found += [f"run again: {problem}" for problem in unfinished(forks, scenario, mutant)]
+        seen, failure, settled = forks.recovery(scenario.step, mutant)
+        again = [failure] if failure else differing(scenario, settled)
+        found = [*broken(scenario, seen), *(f"run again: {problem}" for problem in again)]
     else:
-        found = differing(forks, scenario)
+        found = differing(scenario, forks.settled(scenario.step))
     where = f"killed before call {point} ({call.name} {call.path})" if call else "not killed"
     return call, [f"{scenario.name}, {where}: {problem}" for problem in found]
 
@@ -59,7 +68,7 @@ def first_problem(forks: Forks, scenario: Scenario, mutant: str) -> str | None:
     scenario.restore()
     run = forks.run(scenario.step, mutant=mutant)
     found = [run.failure] if run.failure else []
-    found += violations(run.calls, Path(scenario.step.home)) + differing(forks, scenario)
+    found += violations(run.calls, Path(scenario.step.home)) + differing(scenario, forks.settled(scenario.step))
     for point in sorted(range(len(run.calls), 0, -1), key=lambda point: "sync" not in run.calls[point - 2].name):
         if found:
             break
@@ -89,11 +98,11 @@ def missing(scenario: Scenario, seen: State) -> list[str]:
 def unfinished(forks: Forks, scenario: Scenario, mutant: str | None) -> list[str]:
     """Run the step again, undisturbed; what is then not as in a home that was never disturbed."""
     failure = forks.run(scenario.step, mutant=mutant).failure
-    return [failure] if failure else differing(forks, scenario)
+    return [failure] if failure else differing(scenario, forks.settled(scenario.step))
 
 
-def differing(forks: Forks, scenario: Scenario) -> list[str]:
-    seen, wanted = forks.settled(scenario.step), scenario.after
+def differing(scenario: Scenario, seen: State) -> list[str]:
+    wanted = scenario.after
     return [
         f"{name} is {seen.get(name)}, undisturbed {wanted.get(name)}"
         for name in sorted(seen.keys() | wanted.keys())

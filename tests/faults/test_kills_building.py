@@ -6,10 +6,11 @@ import pytest
 
 from faults.durability import violations
 from faults.forks import Forks
-from faults.kills import kill_everywhere
+from faults.kills import ALL_POINTS, kill_everywhere
 from faults.scenarios import Scenario, buildings, prepare_warehouse, publishings
 
-FORMS = ["a month built again", "first publish", "months that changed"]
+# How many calls from kill to kill, see test_kills_landing.
+FORMS = {"a month built again": 1, "first publish": 3, "months that changed": 2}
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +24,12 @@ def scenarios(forks: Forks, folder: Path) -> dict[str, Scenario]:
 def test_a_kill_anywhere_loses_doubles_and_tears_nothing(
     forks: Forks, scenarios: dict[str, Scenario], form: str
 ) -> None:
-    report = kill_everywhere(forks, scenarios[form])
+    every = 1 if ALL_POINTS else FORMS[form]
+    report = kill_everywhere(forks, scenarios[form], every)
     assert report.problems == []
     # Threads may both make a folder, or one for the other: a few calls come and go with that.
-    assert report.points >= 0.85 * scenarios[form].calls
-    assert report.kills.keys() >= {"open", "write", "fdatasync", "pwrite64", "unlink"}
+    assert report.points >= 0.75 * scenarios[form].calls // every
+    assert report.kills.keys() >= ({"open", "write", "fdatasync", "pwrite64", "unlink"} if every == 1 else {"write"})
 
 
 @pytest.mark.parametrize("form", FORMS)

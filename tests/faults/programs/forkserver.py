@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ def main() -> None:
     gc.freeze()
     for line in sys.stdin:
         request = json.loads(line)
-        answer = {"run": _run, "state": _state, "unavailable": tracer.unavailable}[request.pop("action")](**request)
+        answer = _ACTIONS[request.pop("action")](**request)
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
     os._exit(0)  # the end of the bindings complains of what `freeze` keeps
@@ -38,15 +39,39 @@ def _run(
     return asdict(tracer.traced(work, Path(asked.home), kill_before, on_kill))
 
 
-def _state(step: dict[str, Any], settled: bool) -> dict[str, str]:
-    """In a child too: nothing of a home stays open, and no database stays in a cache."""
+def _state(step: dict[str, Any], settled: bool) -> Any:
+    asked = paths.Step(**step)
+    return _in_a_child(lambda: _told(paths.settled if settled else paths.visible, asked))
+
+
+def _recovery(step: dict[str, Any], mutant: str | None) -> Any:
+    """What is visible, how the step then ends when it runs again, and what is settled after it, in one child."""
+    asked = paths.Step(**step)
+
+    def recover() -> dict[str, Any]:
+        visible, failure = _told(paths.visible, asked), None
+        try:
+            paths.run(mutants.applied(mutant, asked) if mutant else asked)
+        except BaseException:  # noqa: BLE001 - however it ends, it is a finding
+            failure = traceback.format_exc()
+        return {"visible": visible, "failure": failure, "settled": _told(paths.settled, asked)}
+
+    return _in_a_child(recover)
+
+
+def _told(tell: Callable[[paths.Step], paths.State], step: paths.Step) -> paths.State:
+    try:
+        return tell(step)
+    except Exception:  # noqa: BLE001 - a state that cannot be told is a finding
+        return {"unreadable": traceback.format_exc()}
+
+
+def _in_a_child(work: Callable[[], Any]) -> Any:
+    """So that nothing of a home stays open here, and no database stays in a cache."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
-        try:
-            answer = (paths.settled if settled else paths.visible)(paths.Step(**step))
-        except Exception:  # noqa: BLE001 - a state that cannot be told is a finding
-            answer = {"unreadable": traceback.format_exc()}
+        answer = work()
         with os.fdopen(write, "w") as pipe:
             pipe.write(json.dumps(answer))
         os._exit(0)
@@ -56,5 +81,12 @@ def _state(step: dict[str, Any], settled: bool) -> dict[str, str]:
     os.waitpid(child, 0)
     return json.loads(told)
 
+
+_ACTIONS: dict[str, Callable[..., Any]] = {
+    "run": _run,
+    "state": _state,
+    "recovery": _recovery,
+    "unavailable": tracer.unavailable,
+}
 
 main()
