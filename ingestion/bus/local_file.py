@@ -80,9 +80,12 @@ def _open(db: sqlite3.Connection, path: Path) -> None:
 
 def _require_ours(db: sqlite3.Connection, path: Path) -> bool:
     """Whether the file is still empty. Raises BusUnavailable for a file of something else or of a later version."""
-    (application,), (version,) = (
-        db.execute(f"pragma {name}").fetchone() for name in ("application_id", "user_version")
+    db.execute("begin")  # one look: another process may be making the file
+    (application,), (version,), (tables,) = (
+        db.execute(question).fetchone()
+        for question in ("pragma application_id", "pragma user_version", "select count(*) from sqlite_master")
     )
+    db.execute("rollback")
     if application == APPLICATION_ID and version == SCHEMA_VERSION:
         return False
     if application == APPLICATION_ID:
@@ -90,7 +93,7 @@ def _require_ours(db: sqlite3.Connection, path: Path) -> bool:
             f"{path} has version {version} of the queue, this Klinehouse reads {SCHEMA_VERSION}.",
             "Use the Klinehouse that made it, or drain it with that one and delete it.",
         )
-    if application or version or db.execute("select count(*) from sqlite_master").fetchone()[0]:
+    if application or version or tables:
         raise BusUnavailable(f"{path} is a database of something else, not Klinehouse's queue.", _AGAIN)
     return True
 

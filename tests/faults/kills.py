@@ -12,7 +12,7 @@ from faults.paths import State
 from faults.scenarios import Scenario
 from faults.tracer import Call
 
-# Every point of every form takes a quarter of an hour; `make faults` takes it.
+# Every point of every form, and all the reads: `make faults`, which takes a quarter of an hour.
 ALL_POINTS = "KLINEHOUSE_TEST_ALL_POINTS" in os.environ
 
 

@@ -10,13 +10,13 @@ from faults.forks import Forks
 from faults.kills import ALL_POINTS, kill_everywhere
 from faults.scenarios import Scenario, landings
 
-# How many calls from kill to kill: every call of the form in which most happens, every third of the others.
+# How many calls from kill to kill: most of the form in which most happens, some of the others.
 FORMS = {
-    "first months": 3,
-    "a bad file in a running month": 3,
+    "first months": 6,
+    "a bad file in a running month": 6,
     "a month over its days": 3,
-    "files that changed": 1,
-    "bad months": 3,
+    "files that changed": 2,
+    "bad months": 4,
 }
 
 
@@ -35,7 +35,8 @@ def test_a_kill_anywhere_loses_doubles_and_tears_nothing(
     assert report.problems == []
     # Threads may both make a folder, or one for the other: a few calls come and go with that.
     assert report.points >= 0.75 * scenarios[form].calls // every
-    assert report.kills.keys() >= ({"open", "write", "fsync", "rename"} if every == 1 else {"write"})
+    if ALL_POINTS:
+        assert report.kills.keys() >= {"open", "write", "fsync", "rename"}
 
 
 @pytest.mark.parametrize("form", FORMS)

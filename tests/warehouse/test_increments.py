@@ -35,14 +35,14 @@ def holes(bars_count: int, seed: int) -> list[int]:
 
 
 def test_grown_month_by_month_equals_a_rebuild(tmp_path: Path, grown: Settings) -> None:
-    klines = random_walk(SERIES, START, 96 * 300, missing=holes(96 * 300, 1))
+    klines = random_walk(SERIES, START, 96 * 180, missing=holes(96 * 180, 1))
     put(grown, SERIES, klines)
-    for month in month_window((START, START + timedelta(days=300))):
+    for month in month_window((START, START + timedelta(days=180))):
         compute_bars(grown, month.start, month.end)
     assert_tables_equal(bars(grown), rebuilt(tmp_path / "rebuilt", klines))
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_grown_in_random_steps_equals_a_rebuild(tmp_path: Path, grown: Settings, seed: int) -> None:
     """Steps end anywhere, in the middle of derived bars and of outages too."""
     rng = random.Random(seed)

@@ -12,7 +12,7 @@ from ingestion.settings import load_settings
 from warehouse.serving import reading
 
 TABLES = ("dim_dates", "dim_hours", "dim_symbols", "klines_gaps", "klines_reconciliation")
-READS_OF_A_CONNECTION = 50
+READS_OF_A_CONNECTION = 20
 
 
 def main(home: str, reads: str) -> None:
