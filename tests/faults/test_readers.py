@@ -31,5 +31,5 @@ def test_no_read_fails_and_none_is_of_two_versions(tmp_path: Path) -> None:
     assert [(report["failed"], report["mixed"]) for report in reports] == [([], [])] * READERS
     assert sum(report["reads"] for report in reports) >= READS
     # They read while versions came and went, not before or after.
-    assert published >= 50
-    assert min(report["versions"] for report in reports) >= 20
+    assert published >= READS / 200
+    assert min(report["versions"] for report in reports) >= READS / 500
