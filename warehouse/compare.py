@@ -8,6 +8,7 @@ import duckdb
 
 from ingestion.raw_zone import RawZone
 from ingestion.settings import Settings
+from ingestion.stream_zone import StreamZone
 from warehouse.engine import connect, text, writing
 from warehouse.serving import BARS, served_files
 
@@ -48,9 +49,10 @@ def compare_layers(settings: Settings) -> Comparison:
     """Compare every row of the three layers; nothing is changed. Raises WarehouseBusy."""
     zone = RawZone(settings.raw_root)
     raw_files = [file.path for file in zone.history_files(settings.interval)]
+    stream_files = [file.path for file in StreamZone(settings.raw_root).files()]
     served = [file.path for file in served_files(settings) if file.table_name == BARS]
     with writing(settings), connect(settings) as connection:
-        connection.execute(f"create temp view raw_bars as {_parquet(raw_files, _RAW_COLUMNS)}")
+        connection.execute(f"create temp view raw_bars as {_raw(raw_files, stream_files)}")
         columns = (*_RAW_COLUMNS, *_INDICATORS)
         connection.execute(f"create temp view served_bars as {_parquet(served, columns)}")
         connection.execute(
@@ -62,6 +64,18 @@ def compare_layers(settings: Settings) -> Comparison:
         ]
         raw, warehouse, serving = (_count(connection, name) for name in ("raw_bars", "bars", "served_bars"))
         return Comparison(raw, warehouse, serving, tuple(found))
+
+
+def _raw(history: Sequence[str], streamed: Sequence[str]) -> str:
+    """The landed rows, and of those that came by stream what staging takes: not what history has, the latest each."""
+    landed = _parquet(history, _RAW_COLUMNS)
+    if not streamed:
+        return landed
+    key = ", ".join(_KEY)
+    return f"""with landed as ({landed}), streamed as ({_parquet(streamed, _RAW_COLUMNS)})
+        from landed union all by name
+        from (from streamed anti join landed using ({key}))
+        qualify row_number() over (partition by {key} order by source, ingested_at desc) = 1"""
 
 
 def _parquet(paths: Sequence[str], columns: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from ingestion.klines import Series
 from ingestion.microbatch import stretches
 from ingestion.settings import Settings
 from ingestion.stream_zone import StreamZone
+from warehouse.compare import compare_layers
 from warehouse.live import LiveWarehouse
 from warehouse.serving import publish, run_query
 
@@ -208,3 +209,10 @@ def test_the_warehouse_is_given_away_only_when_it_is_wanted(live: LiveWarehouse,
     with waiting.acquire():
         live.give_way()
     assert not live._turn.is_taken
+
+
+def test_the_layers_agree_about_what_came_by_stream(live: LiveWarehouse, settings: Settings) -> None:
+    come(live, settings, between(KLINES, KNOWN, KNOWN + 4))
+    live.close()
+    compared = compare_layers(settings)
+    assert (compared.raw_rows, compared.differences) == (2 * (KNOWN + 4), ())
