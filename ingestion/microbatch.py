@@ -6,7 +6,7 @@ messages come again, and everything done with them twice changes nothing.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import pyarrow as pa
 
@@ -46,16 +46,6 @@ class Batch:
     @property
     def ack_ids(self) -> list[str]:
         return [received.ack_id for received in (*self.accepted, *(received for received, _ in self.refused))]
-
-    @property
-    def first_received(self) -> datetime | None:
-        """When the collector had the first of these bars."""
-        return instant(min(kline.received_time for kline in self.klines)) if self.klines else None
-
-    @property
-    def watermark(self) -> datetime | None:
-        """The close time of the newest bar."""
-        return instant(max(kline.close_time for kline in self.klines)) if self.klines else None
 
 
 def drain(bus: Bus, settings: Settings, wait: float) -> Batch | None:
