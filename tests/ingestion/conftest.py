@@ -109,7 +109,8 @@ class ArchiveHost:
         sink = io.BytesIO()
         with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, text in members.items():
-                archive.writestr(name, text)
+                # One date for all: the same content is the same file, whenever it is made.
+                archive.writestr(zipfile.ZipInfo(name), text, zipfile.ZIP_DEFLATED)
         return sink.getvalue()
 
     @staticmethod
