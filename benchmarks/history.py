@@ -2,7 +2,8 @@
 
 `wall_s, cpu_s, peak_rss_mb` are of the whole command `klinehouse land` at 5m, measured from outside; `repeat_*` of the
 same command once more, which asks for the checksum of every landed file; `latency_wall_s` with an archive that lets
-50 ms pass before every answer; `minute_*` at 1m, and `minute_wall_ratio` is that time per row by the one at 5m. The
+50 ms pass before every answer; `minute_*` at 1m, and `minute_wall_ratio` is that time per row by the one at 5m.
+`bare_*` is the least that it can be, a script of one page (`benchmarks/bare.py`), and `*_vs_bare` are ours by its. The
 archive runs in the benchmark's own process, from files that were made before. With --archive-url another archive is
 asked, at one interval.
 
@@ -15,6 +16,7 @@ A repeat is bound by starting Python and one checksum request per landed file.
 
 import argparse
 import json
+import sys
 import tempfile
 from contextlib import AbstractContextManager, nullcontext
 
@@ -34,7 +36,18 @@ def history(interval: str = "5m", archive_url: str | None = None) -> dict[str, o
         "repeat_wall_s": again.wall_s,
         "repeat_downloads": _sum(again, "downloads"),
     }
-    return figures if archive_url else figures | _harder(interval, first)
+    return figures if archive_url else figures | _against_bare(interval, first) | _harder(interval, first)
+
+
+def _against_bare(interval: str, ours: Cost) -> dict[str, object]:
+    with ready_archive(interval) as address, tempfile.TemporaryDirectory() as folder:
+        bare = measured([sys.executable, "-m", "benchmarks.bare", address, interval, folder], {})
+    return {
+        "bare_wall_s": bare.wall_s,
+        "bare_cpu_s": bare.cpu_s,
+        "wall_vs_bare": round(ours.wall_s / bare.wall_s, 2),
+        "cpu_vs_bare": round(ours.cpu_s / bare.cpu_s, 2),
+    }
 
 
 def _harder(interval: str, easy: Cost) -> dict[str, object]:

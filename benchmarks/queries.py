@@ -22,7 +22,8 @@ import duckdb
 
 from benchmarks.measuring import END, START, SYMBOLS, klinehouse, measured, options, ready_archive, report
 from ingestion.settings import load_settings
-from warehouse.serving import VIEW_FILE, reading
+from warehouse.serving import reading
+from warehouse.views import VIEW_FILE
 
 REPEATS = 15
 MONTH = """select * from market_data_unified where symbol = 'BTCUSDT' and "interval" = '5m'

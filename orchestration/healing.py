@@ -10,7 +10,7 @@ from ingestion.klines import Month, Series
 from ingestion.settings import Settings
 from orchestration.live import live_status
 from warehouse.healing import heal, missing_months
-from warehouse.serving import VIEW_FILE
+from warehouse.views import VIEW_FILE
 
 HEAL = "heal_missing_bars"
 

@@ -5,7 +5,9 @@ import dagster as dg
 from ingestion.settings import Settings
 from orchestration.history import OWNERS
 from orchestration.warehouse_assets import BARS, FOLLOW_INPUTS, POOL
-from warehouse.serving import DIMENSIONS, HEALTH, VIEW_FILE, is_simulated, publish
+from warehouse.served_files import DIMENSIONS, HEALTH
+from warehouse.serving import is_simulated, publish
+from warehouse.views import VIEW_FILE
 
 
 def serving_asset(settings: Settings) -> dg.AssetsDefinition:

@@ -10,7 +10,8 @@ from ingestion.binance.exchange import Exchange
 from ingestion.errors import ExchangeRefused
 from ingestion.settings import Settings
 from orchestration.live import LIVE_KLINES, live_status
-from warehouse.serving import VIEW_FILE, run_query
+from warehouse.serving import run_query
+from warehouse.views import VIEW_FILE
 
 STALLED_AFTER = timedelta(minutes=10)
 _CHECK = "arriving"

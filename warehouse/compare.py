@@ -10,7 +10,8 @@ from ingestion.raw_zone import RawZone
 from ingestion.settings import Settings
 from ingestion.stream_zone import StreamZone
 from warehouse.engine import connect, text, writing
-from warehouse.serving import BARS, served_files
+from warehouse.served_files import BARS
+from warehouse.serving import served_files
 
 _KEY = ("symbol", '"interval"', "open_time")
 _RAW_COLUMNS = (
@@ -50,7 +51,7 @@ def compare_layers(settings: Settings) -> Comparison:
     zone = RawZone(settings.raw_root)
     raw_files = [file.path for file in zone.history_files(settings.interval)]
     stream_files = [file.path for file in StreamZone(settings.raw_root).files()]
-    served = [file.path for file in served_files(settings) if file.table_name == BARS]
+    served = sorted({file.path for file in served_files(settings) if file.table_name == BARS})
     with writing(settings), connect(settings) as connection:
         connection.execute(f"create temp view raw_bars as {_raw(raw_files, stream_files)}")
         columns = (*_RAW_COLUMNS, *_INDICATORS)

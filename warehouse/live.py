@@ -17,10 +17,14 @@ from ingestion.stream_zone import StreamZone, one_row_per_bar
 from warehouse import dbt, raw_source, serving
 from warehouse.build import build, require_window
 from warehouse.engine import open_warehouse, take, turn_at
-from warehouse.serving import Published, ServedFile
+from warehouse.served_files import ServedFile
+from warehouse.serving import Published
 
 # A day's files are put together when there are more: each costs a millisecond in every batch of that day.
 _FILES_OF_A_DAY = 24
+# Bars that closed since their month was written become part of it when there are more: they are all written with each
+# batch, 20,000 of them in the time that three months of 5m take.
+_NEWEST_BARS = 20_000
 
 
 class LiveWarehouse:
@@ -46,7 +50,7 @@ class LiveWarehouse:
         self._untidy = _around(self._untidy, stretch.window)
         raw_source.prepare_live(connection, self._zone, self._streamed, self._settings.interval, stretch)
         dbt.run_live(self._settings, dbt.Window(*stretch.window))
-        published, self._served = serving.publish_bars(self._settings, connection, self._served)
+        published, self._served = serving.publish_bars(self._settings, connection, self._served, keep_months=True)
         return published
 
     def give_way(self) -> None:
@@ -68,7 +72,10 @@ class LiveWarehouse:
             connection, self._zone, self._streamed, self._settings.interval, Stretch(self._untidy, symbols)
         )
         dbt.run(self._settings, dbt.tidy_args(dbt.Window(*self._untidy), self._settings.interval))
-        _, self._served = serving.publish_bars(self._settings, connection, self._served, with_dimensions=True)
+        newest = sum(file.rows for file in self._served if file.is_newest)
+        _, self._served = serving.publish_bars(
+            self._settings, connection, self._served, with_dimensions=True, keep_months=newest <= _NEWEST_BARS
+        )
         serving.collect_garbage(self._settings, self._served)
         self._untidy = None
 

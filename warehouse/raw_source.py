@@ -131,8 +131,10 @@ def _make_tables(connection: duckdb.DuckDBPyConnection) -> None:
     for schema in ("crypto_raw", "crypto_analytics", "bookkeeping"):
         connection.execute(f"create schema if not exists {schema}")
     connection.execute(
-        """create table if not exists bookkeeping.unpublished
-        (symbol varchar not null, "interval" varchar not null, month_start timestamptz not null, invocation varchar)"""
+        """create table if not exists bookkeeping.unpublished (
+            symbol varchar not null, "interval" varchar not null, month_start timestamptz not null,
+            changed_from timestamptz not null, invocation varchar
+        )"""
     )
     connection.execute(
         """create table if not exists crypto_raw.klines_coverage (

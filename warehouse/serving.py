@@ -1,69 +1,42 @@
 """Publishing to `serving/`, and reading from it.
 
-    serving/crypto_analytics/market_data_unified/symbol=S/interval=I/YYYY-MM.<version>.parquet
-    serving/crypto_analytics/<dimension>.<version>.parquet
-    serving/klinehouse.duckdb      only views: one per mart over an explicit list of files, and two in `bookkeeping`
-                                   that say which files those are and what fed them
-
-Files never change: their version is a hash of their content. Publishing writes the changed months under new names,
-makes a new view file and renames it over the old one, so whoever opens it sees one consistent version of everything,
-and a reader that still has the old one open keeps reading the old files; those go after a grace period.
+Publishing writes files under new names, then makes a new file of views over them, so a reader that still has the old
+one open keeps reading the old files; those go after a grace period. A history build writes every month that changed
+anew; the streaming run puts bars that have just closed beside them, in the file of the newest bars.
 """
 
-import hashlib
 import os
 import time
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import accumulate, groupby
-from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ingestion.errors import ConfigurationError, UsageError
-from ingestion.klines import Month, Series
-from ingestion.raw_zone import SIMULATED, Environment, RawZone
+from ingestion.klines import Month, Series, month_window
+from ingestion.raw_zone import SIMULATED, RawZone
 from ingestion.settings import Settings
-from ingestion.store import sync_folder, write_durably
 from warehouse.engine import connect, text, writing
-
-BARS = "market_data_unified"
-DIMENSIONS = ("dim_dates", "dim_hours", "dim_symbols")
-HEALTH = ("klines_gaps", "klines_reconciliation")
-VIEW_FILE = "klinehouse.duckdb"
-
-# A plain 2.0 file is not opened by drivers built on DuckDB 1.x; one of this storage version is.
-_STORAGE_VERSION = "v1.0.0"
-_FILE_COLUMNS = 'table_name, symbol, "interval", month, path, rows, bytes, first_open_time, last_close_time'
-# Of plain timestamps: for instants DuckDB asks a calendar library, ten times slower.
-_MONTH = "date_trunc('month', make_timestamp(epoch_us(open_time)))"
-_HIVE = ", hive_partitioning = true, hive_types = {'symbol': varchar, 'interval': varchar}"
-_FILE_TYPES = {"rows": "bigint", "bytes": "bigint", "first_open_time": "timestamptz", "last_close_time": "timestamptz"}
+from warehouse.served_files import (
+    BARS,
+    DIMENSIONS,
+    HEALTH,
+    MONTH_OF_BAR,
+    SeriesMonths,
+    ServedFile,
+    merge,
+    write_dimension,
+    write_months,
+    write_newest,
+)
+from warehouse.views import FILE_COLUMNS, VIEW_FILE, swap_views
 
 # More than there are cores: they wait for the disk (a durable write takes 5 ms alone, 1 ms among four).
 _WRITERS = 6
-
-
-@dataclass(frozen=True)
-class ServedFile:
-    """One file of the published version: a month of a series, or a whole dimension (no symbol, interval, month)."""
-
-    table_name: str
-    path: str
-    rows: int
-    bytes: int
-    symbol: str | None = None
-    interval: str | None = None
-    month: str | None = None
-    first_open_time: datetime | None = None
-    last_close_time: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +49,14 @@ class Published:
     version: str
 
 
-SeriesMonths = dict[Series, list[Month]]
+@dataclass(frozen=True)
+class Change:
+    """A month of a series that was built since it was published; `since` is the first bar that changed."""
+
+    series: Series
+    month: Month
+    since: datetime
+    invocation: str | None
 
 
 def publish(settings: Settings) -> Published:
@@ -93,214 +73,116 @@ def publish_bars(
     served: Sequence[ServedFile],
     *,
     with_dimensions: bool = False,
+    keep_months: bool = False,
 ) -> tuple[Published, list[ServedFile]]:
     """Publish every month that changed, with the dimensions as they are now or as they are served; the caller holds the
-    warehouse, and knows what is served. Returns the files of the new version too."""
-    environment = RawZone(settings.raw_root).environment()
-    noted = _unpublished(connection)
-    changed = _by_series([row[:3] for row in noted]) if served else _all_months(connection)
+    warehouse, and knows what is served. With `keep_months` bars that are newer than a month's file leave that as it is,
+    and go into the file of the newest bars. Returns the files of the new version too."""
+    changes = _changes(connection)
+    months = _months_to_write(connection, served, changes, keep_months=keep_months)
     with ThreadPoolExecutor(_WRITERS) as pool:
         written = [
             file
-            for series, months in changed.items()
-            for file in _write_bars(connection, settings, series, months, pool)
+            for series, of_series in months.items()
+            for file in write_months(connection, settings, series, of_series, pool)
         ]
-    dimensions = [_write_dimension(connection, settings, name) for name in (*DIMENSIONS, *HEALTH) if with_dimensions]
-    files = merge(served, changed, [*written, *dimensions])
+    tables = (*DIMENSIONS, *HEALTH) if with_dimensions else ()
+    dimensions = [write_dimension(connection, settings, name) for name in tables]
+    files = merge([file for file in served if not file.is_newest], months, [*written, *dimensions])
+    if keep_months:
+        files = merge(files, {}, _newest(settings, connection, served, files, changes))
     _start_grace(served, files)
-    version = _swap_views(settings, files, environment)
-    _forget(connection, noted)
+    version = swap_views(connection, settings, files, RawZone(settings.raw_root).environment())
+    _forget(connection, changes)
     rows = sum(file.rows for file in files if file.table_name == BARS)
-    return Published(len(written), len(files), rows, version), files
-
-
-def merge(served: Sequence[ServedFile], changed: SeriesMonths, written: Sequence[ServedFile]) -> list[ServedFile]:
-    """The files of the next version: what is served, without the months that changed, and what was written."""
-    gone: set[tuple[str | None, ...]] = {
-        (BARS, series.symbol, series.interval, str(month)) for series, months in changed.items() for month in months
-    }
-    gone |= {(file.table_name, file.symbol, file.interval, file.month) for file in written}
-    kept = [file for file in served if (file.table_name, file.symbol, file.interval, file.month) not in gone]
-    order = [BARS, *DIMENSIONS, *HEALTH]
-    return sorted(
-        [*kept, *written],
-        key=lambda file: (order.index(file.table_name), file.symbol or "", file.interval or "", file.month or ""),
-    )
+    return Published(len(written), len({file.path for file in files}), rows, version), files
 
 
 # --- what changed ------------------------------------------------------------------------------------------------
 
 
-def _unpublished(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, datetime, str]]:
+def _changes(connection: duckdb.DuckDBPyConnection) -> list[Change]:
     try:
-        return connection.execute("from bookkeeping.unpublished").fetchall()
+        rows = connection.execute(
+            'select symbol, "interval", month_start, changed_from, invocation from bookkeeping.unpublished'
+        ).fetchall()
     except duckdb.CatalogException as error:
         raise ConfigurationError("There is no warehouse to publish.", "Run `klinehouse build` first.") from error
+    return [
+        Change(Series(symbol, interval), _month_of(start), since, invocation)
+        for symbol, interval, start, since, invocation in rows
+    ]
+
+
+def _months_to_write(
+    connection: duckdb.DuckDBPyConnection, served: Sequence[ServedFile], changes: Sequence[Change], *, keep_months: bool
+) -> SeriesMonths:
+    if not served:
+        return _all_months(connection)
+    if keep_months:
+        until = _written_until(served)
+        return _by_series((change.series, change.month) for change in changes if not _is_newer(change, until))
+    # Also the months of which bars are among the newest: these become part of them.
+    newest = [
+        (file.series, month)
+        for file in served
+        if file.is_newest and file.first_open_time and file.last_close_time
+        for month in month_window((file.first_open_time, file.last_close_time))
+    ]
+    return _by_series([*((change.series, change.month) for change in changes), *newest])
 
 
 def _all_months(connection: duckdb.DuckDBPyConnection) -> SeriesMonths:
-    return _by_series(
-        connection.execute(
-            f"""select distinct symbol, "interval", {_MONTH}::timestamptz from crypto_analytics.{BARS}"""
-        ).fetchall()
-    )
+    rows = connection.execute(
+        f"""select distinct symbol, "interval", {MONTH_OF_BAR}::timestamptz from crypto_analytics.{BARS}"""
+    ).fetchall()
+    return _by_series((Series(symbol, interval), _month_of(start)) for symbol, interval, start in rows)
 
 
-def _by_series(rows: Sequence[tuple[str, str, datetime]]) -> SeriesMonths:
+def _by_series(months: Iterable[tuple[Series, Month]]) -> SeriesMonths:
     found: SeriesMonths = {}
-    for symbol, interval, start in sorted(set(rows)):
-        found.setdefault(Series(symbol, interval), []).append(Month.containing(start.astimezone(UTC).date()))
+    for series, month in sorted(set(months)):
+        found.setdefault(series, []).append(month)
     return found
 
 
-def _forget(connection: duckdb.DuckDBPyConnection, noted: Sequence[tuple[str, str, datetime, str]]) -> None:
-    for invocation in {row[3] for row in noted}:
+def _month_of(start: datetime) -> Month:
+    return Month.containing(start.astimezone(UTC).date())
+
+
+def _forget(connection: duckdb.DuckDBPyConnection, changes: Sequence[Change]) -> None:
+    for invocation in {change.invocation for change in changes}:
         connection.execute("delete from bookkeeping.unpublished where invocation = ?", [invocation])
 
 
-# --- writing -----------------------------------------------------------------------------------------------------
+# --- the newest bars ---------------------------------------------------------------------------------------------
 
 
-def _write_bars(
-    connection: duckdb.DuckDBPyConnection,
+def _newest(
     settings: Settings,
-    series: Series,
-    months: Sequence[Month],
-    pool: ThreadPoolExecutor,
+    connection: duckdb.DuckDBPyConnection,
+    served: Sequence[ServedFile],
+    files: Sequence[ServedFile],
+    changes: Sequence[Change],
 ) -> list[ServedFile]:
-    """Write the given months of a series, each as one file; a month that has no bars any more has no file."""
-    bars = f"""from crypto_analytics.{BARS}
-        where symbol = $symbol and "interval" = $interval and open_time >= $start and open_time < $end"""
-    chosen = asdict(series) | {"start": months[0].start, "end": months[-1].end}
-    rows = connection.sql(f"select * {bars} order by open_time", params=chosen).to_arrow_table()
-    # Asked of DuckDB, because pyarrow would import pandas to tell or compare an instant (a second).
-    extents = connection.execute(
-        f"select {_MONTH}, count(*), min(open_time), max(close_time) {bars} group by 1 order by 1", chosen
-    ).fetchall()
-    folder = (
-        settings.serving_dir / "crypto_analytics" / BARS / f"symbol={series.symbol}" / f"interval={series.interval}"
-    )
-
-    def write(part: pa.Table, extent: tuple[datetime, int, datetime, datetime]) -> ServedFile:
-        month = str(Month.containing(extent[0].date()))
-        return replace(
-            _write_versioned(folder, month, part, BARS),
-            symbol=series.symbol,
-            interval=series.interval,
-            month=month,
-            first_open_time=extent[2],
-            last_close_time=extent[3],
-        )
-
-    starts = accumulate((count for _, count, *_ in extents), initial=0)
-    parts = [rows.slice(start, extent[1]) for start, extent in zip(starts, extents, strict=False)]
-    return list(pool.map(write, parts, extents))
+    """The file of the newest bars of all series that have any, beside the months' `files` of the next version."""
+    until = _written_until(files)
+    series = {file.series for file in served if file.is_newest} | {change.series for change in changes}
+    wanted = {one: until[one] for one in series if one in until}
+    return write_newest(connection, settings, wanted) if wanted else []
 
 
-def _write_dimension(connection: duckdb.DuckDBPyConnection, settings: Settings, name: str) -> ServedFile:
-    rows = connection.sql(f"select * from crypto_analytics.{name} order by all").to_arrow_table()
-    return _write_versioned(settings.serving_dir / "crypto_analytics", name, rows, name)
+def _written_until(files: Sequence[ServedFile]) -> dict[Series, datetime]:
+    """The close of the last bar that the months' files of each series have."""
+    found: dict[Series, datetime] = {}
+    for file in files:
+        if file.is_month and file.last_close_time:
+            found[file.series] = max(file.last_close_time, found.get(file.series, file.last_close_time))
+    return found
 
 
-def _write_versioned(folder: Path, name: str, rows: pa.Table, table: str) -> ServedFile:
-    sink = pa.BufferOutputStream()
-    doubles = [field.name for field in rows.schema if pa.types.is_float64(field.type)]
-    rising = [name for name in ("open_time", "close_time", "trades") if name in rows.column_names]
-    # Measured over all bars: zstd makes files 6 % smaller that take 45 % longer to write and 35 % longer to read.
-    # Footers are read for every question, so they hold the statistics that prune and no more.
-    pq.write_table(
-        rows,
-        sink,
-        compression="lz4",
-        use_dictionary=[name for name in rows.column_names if name not in doubles + rising],
-        column_encoding=dict.fromkeys(doubles, "BYTE_STREAM_SPLIT") | dict.fromkeys(rising, "DELTA_BINARY_PACKED"),
-        write_statistics=rising[:2],
-        store_schema=False,
-        row_group_size=1 << 20,
-    )
-    content = sink.getvalue()
-    version = hashlib.sha256(content).hexdigest()[:16]
-    path = folder / f"{name}.{version}.parquet"
-    if path.exists():
-        os.utime(path)  # it may have been superseded and is about to be used again: start its grace period anew
-    else:
-        write_durably(path, content)
-    return ServedFile(table, str(path), rows.num_rows, content.size)
-
-
-# --- views -------------------------------------------------------------------------------------------------------
-
-
-def _swap_views(settings: Settings, files: Sequence[ServedFile], environment: Environment | None) -> str:
-    """Make a view file over `files` and rename it over the current one. Returns the version's name."""
-    version = hashlib.sha256("\n".join(file.path for file in files).encode()).hexdigest()[:16]
-    target = settings.serving_dir / VIEW_FILE
-    temporary = target.with_name(f".{VIEW_FILE}.{uuid.uuid4().hex}")
-    try:
-        with duckdb.connect() as connection:
-            connection.execute(f"attach {text(str(temporary))} as views (storage_version '{_STORAGE_VERSION}')")
-            connection.execute("create schema views.crypto_analytics")
-            connection.execute("create schema views.bookkeeping")
-            for table in (BARS, *DIMENSIONS, *HEALTH):
-                connection.execute(f"create view views.crypto_analytics.{table} as {_select(table, files)}")
-            connection.execute(f"create view views.bookkeeping.files as {_files_view(files)}")
-            connection.execute(f"create view views.bookkeeping.about as {_about_view(version, environment)}")
-            connection.execute("detach views")
-        descriptor = os.open(temporary, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
-        temporary.rename(target)
-        sync_folder(target.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return version
-
-
-def _select(table: str, files: Sequence[ServedFile]) -> str:
-    own = [file for file in files if file.table_name == table]
-    if table != BARS:
-        return f"select * from {_parquet(own)}"
-    # The folders name symbol and interval, so a question about one series opens only its own files; and one about a
-    # time only those of its years, because the condition of each other year contradicts it.
-    years = groupby(sorted(own, key=lambda file: str(file.month)), key=lambda file: int(str(file.month)[:4]))
-    return " union all ".join(
-        f"select * from {_parquet(list(of_year), _HIVE)} where open_time >= timestamptz '{year}-01-01 00:00:00+00' "
-        f"and open_time < timestamptz '{year + 1}-01-01 00:00:00+00'"
-        for year, of_year in years
-    )
-
-
-def _parquet(files: Sequence[ServedFile], options: str = "") -> str:
-    """A table over files. Their paths are one literal, cut again in planning: a thousand literals take it longer."""
-    # Absolute paths: DuckDB would resolve relative ones against the reader's working folder.
-    paths = [file.path for file in files]
-    if any("\n" in path for path in paths):
-        raise ConfigurationError(f"{paths[0]} has a line break in it.", "Set KLINEHOUSE_HOME to another folder.")
-    listed = "\n".join(paths)
-    return f"read_parquet(string_split({text(listed)}, chr(10)){options})"
-
-
-def _files_view(files: Sequence[ServedFile]) -> str:
-    """All files as a view: a line of text for each, with its fields between tabs, cut when the view is read."""
-    names = [column.strip(' "') for column in _FILE_COLUMNS.split(",")]
-    lines = "\n".join(
-        "\t".join("" if getattr(file, name) is None else str(getattr(file, name)) for name in names) for file in files
-    )
-    fields = ", ".join(
-        f"nullif(split_part(line, chr(9), {i}), '')::{_FILE_TYPES.get(name, 'varchar')} as \"{name}\""
-        for i, name in enumerate(names, 1)
-    )
-    return f"select {fields} from (select unnest(string_split({text(lines)}, chr(10))) as line)"
-
-
-def _about_view(version: str, environment: Environment | None) -> str:
-    source = environment.source_environment if environment else "none"
-    simulation = text(environment.simulation) if environment and environment.simulation else "null::varchar"
-    published_at = datetime.now(UTC).isoformat()
-    return (
-        f"select {text(version)} as version, {text(source)} as source_environment, {simulation} as simulation, "
-        f"{text(published_at)}::timestamptz as published_at"
-    )
+def _is_newer(change: Change, until: Mapping[Series, datetime]) -> bool:
+    return change.series in until and change.since > until[change.series]
 
 
 # --- superseded files --------------------------------------------------------------------------------------------
@@ -381,9 +263,9 @@ def served_files(settings: Settings) -> list[ServedFile]:
     if not (settings.serving_dir / VIEW_FILE).exists():
         return []
     with reading(settings) as connection:
-        rows = connection.execute(f"select {_FILE_COLUMNS} from bookkeeping.files").fetchall()
-    names = [column.strip(' "') for column in _FILE_COLUMNS.split(",")]
-    return [ServedFile(**dict(zip(names, row, strict=True))) for row in rows]
+        columns = ", ".join(f'"{name}"' for name in FILE_COLUMNS)
+        rows = connection.execute(f"select {columns} from bookkeeping.files").fetchall()
+    return [ServedFile(**dict(zip(FILE_COLUMNS, row, strict=True))) for row in rows]
 
 
 def is_simulated(settings: Settings) -> bool:

@@ -7,7 +7,8 @@ from ingestion.klines import Series
 from ingestion.provenance import Provenance
 from ingestion.raw_zone import Environment, RawZone
 from ingestion.settings import Settings
-from warehouse.serving import BARS, ServedFile, served_files
+from warehouse.served_files import BARS, ServedFile
+from warehouse.serving import served_files
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@
     The model's meta says by which column a row lies in the window (`time_column`, open_time if it says nothing; a row
     that is about a stretch of time also names the column where that begins, `begin_column`; without one a row lies in
     the window of its own interval), and whether its months are published one by one (`published_by_month`): then which
-    months of which series changed is noted in the same transaction (bookkeeping.unpublished), so that publishing finds
+    months of which series changed, and from which bar on, is noted in the same transaction (bookkeeping.unpublished), so that publishing finds
     them even after a crash between the two. Symbols that the run is not about are left alone.
 #}
 {% macro get_incremental_replace_window_sql(arg_dict) %}
@@ -25,13 +25,14 @@
 
     {% if meta.get('published_by_month') %}
         insert into bookkeeping.unpublished
-        select symbol, {{ interval_column() }}, month_start, '{{ invocation_id }}'
+        select symbol, {{ interval_column() }}, date_trunc('month', open_time), min(open_time), '{{ invocation_id }}'
         from (
-            select symbol, {{ interval_column() }}, date_trunc('month', open_time) as month_start from {{ new }}
-            union
-            select symbol, {{ interval_column() }}, date_trunc('month', open_time) as month_start from {{ target }}
+            select symbol, {{ interval_column() }}, open_time from {{ new }}
+            union all
+            select symbol, {{ interval_column() }}, open_time from {{ target }}
             where {{ held }}
-        );
+        )
+        group by all;
     {% endif %}
 
     delete from {{ target }}
@@ -64,7 +65,8 @@
     {%- set noted = "select count(*) from bookkeeping.unpublished where invocation = '" ~ invocation_id ~ "'" -%}
     {%- if execute and run_query(noted).rows[0][0] == 0 %}
     insert into bookkeeping.unpublished
-    select distinct symbol, {{ interval_column() }}, date_trunc('month', open_time), '{{ invocation_id }}'
+    select symbol, {{ interval_column() }}, date_trunc('month', open_time), min(open_time), '{{ invocation_id }}'
     from {{ this }}
+    group by all
     {%- endif %}
 {% endmacro %}

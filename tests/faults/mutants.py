@@ -26,6 +26,7 @@ class Mutant:
 
 
 _RAW, _STORE, _SERVING = "ingestion.raw_zone", "ingestion.store", "warehouse.serving"
+_SWAP = "swap_views(connection, settings, files, RawZone(settings.raw_root).environment())"
 
 MUTANTS = {
     "no fsync of a file": Mutant("first months", _STORE, "            os.fsync(file.fileno())\n", ""),
@@ -81,21 +82,21 @@ MUTANTS = {
     ),
     "the view file written in place": Mutant(
         "months that changed",
-        _SERVING,
+        "warehouse.views",
         "        temporary.rename(target)\n",
         "        target.write_bytes(temporary.read_bytes())\n",
     ),
     "notes forgotten before the swap": Mutant(
         "months that changed",
         _SERVING,
-        "    version = _swap_views(settings, files, environment)\n    _forget(connection, noted)\n",
-        "    _forget(connection, noted)\n    version = _swap_views(settings, files, environment)\n",
+        f"    version = {_SWAP}\n    _forget(connection, changes)\n",
+        f"    _forget(connection, changes)\n    version = {_SWAP}\n",
     ),
     "old files removed before the swap": Mutant(
         "months that changed",
         _SERVING,
-        "    version = _swap_views(",
-        "    collect_garbage(settings, files)\n    version = _swap_views(",
+        "    version = swap_views(",
+        "    collect_garbage(settings, files)\n    version = swap_views(",
     ),
 }
 

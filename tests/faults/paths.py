@@ -24,6 +24,7 @@ from ingestion.klines import Month
 from ingestion.raw_zone import RawZone
 from ingestion.settings import Settings, load_settings
 from warehouse import build, engine, raw_source, serving
+from warehouse.views import VIEW_FILE
 
 _OUR_CLOCK = ("fetched_at", "ingested_at", "found_at", "refused_at", "asked_at")
 
@@ -187,7 +188,7 @@ def _torn(path: Path) -> dict[str, str]:
 
 def _version(settings: Settings) -> str:
     """Everything that a reader sees, as one."""
-    if not (settings.serving_dir / serving.VIEW_FILE).exists():
+    if not (settings.serving_dir / VIEW_FILE).exists():
         return "nothing"
     with serving.reading(settings) as connection:
         views = connection.execute(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.homes import bars, build_all, home, provenance, put, random_walk
+from support.homes import bars, build_all, compute_tables, home, provenance, put, random_walk
 from support.oracles import assert_tables_equal
 
 from ingestion.klines import Month, Series, months_between
@@ -25,7 +25,7 @@ BARS = 365 * 6
 def built(tmp_path: Path) -> Settings:
     settings = home(tmp_path, symbols="BTCUSDT", interval="4h")
     put(settings, SERIES, random_walk(SERIES, START, BARS))
-    build_all(settings)
+    compute_tables(settings)
     return settings
 
 

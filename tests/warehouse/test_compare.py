@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from support.homes import build_all, home, put, random_walk
+from support.homes import compute_tables, copied, home, put, random_walk
 
 from ingestion.klines import Series
 from ingestion.settings import Settings
@@ -17,11 +17,17 @@ START = datetime(2024, 1, 1, tzinfo=UTC)
 HOURS = 24 * 40
 
 
-@pytest.fixture
-def built(tmp_path: Path) -> Settings:
-    settings = home(tmp_path, symbols="BTCUSDT", interval="1h")
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    settings = home(tmp_path_factory.mktemp("built"), symbols="BTCUSDT", interval="1h")
     put(settings, SERIES, random_walk(SERIES, START, HOURS))
-    build_all(settings)
+    compute_tables(settings)
+    return settings
+
+
+@pytest.fixture
+def built(template: Settings, tmp_path: Path) -> Settings:
+    settings = copied(template, tmp_path / "home")
     publish(settings)
     return settings
 

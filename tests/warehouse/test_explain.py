@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from support.homes import build_all, home, put, random_walk
+from support.homes import compute_tables, home, put, random_walk
 
 from ingestion.errors import UsageError
 from ingestion.klines import Series
@@ -19,7 +19,7 @@ START = datetime(2024, 1, 1, tzinfo=UTC)
 def built(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     settings = home(tmp_path_factory.mktemp("explained"), symbols="BTCUSDT", interval="1h")
     put(settings, SERIES, random_walk(SERIES, START, 24 * 70, missing=[500, 501]))
-    build_all(settings)
+    compute_tables(settings)
     publish(settings)
     return settings
 

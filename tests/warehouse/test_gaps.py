@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from support.homes import build_all, build_window, home, put, random_walk
+from support.homes import build_all, compute_tables, home, put, random_walk
 
 from ingestion.history.run import land_history
 from ingestion.klines import Series, months_between
@@ -39,7 +39,7 @@ def settings(tmp_path: Path) -> Settings:
 
 def test_a_hole_of_which_only_the_archive_was_asked_is_missing(settings: Settings) -> None:
     put(settings, SERIES, random_walk(SERIES, START, 48, missing=[5, 6, 30]))
-    build_all(settings)
+    compute_tables(settings)
     close = timedelta(hours=1) - timedelta(milliseconds=1)
     assert gaps(settings) == [
         ("BTCUSDT", hour(5), hour(6), 2, hour(4) + close, hour(7), "missing", None),
@@ -52,14 +52,14 @@ def test_a_gap_over_the_end_of_a_window_is_found_once_whichever_side_is_built_la
     end_of_january = 31 * 24
     whole = random_walk(SERIES, START, hours, missing=range(end_of_january - 3, end_of_january + 4))
     put(settings, SERIES, whole)
-    build_all(settings)
+    compute_tables(settings)
     expected = gaps(settings)
     assert [(row[3], row[1], row[5]) for row in expected] == [
         (7, hour(end_of_january - 3), hour(end_of_january + 4)),
     ]
     february = datetime(2024, 2, 1, tzinfo=UTC)
     for window in ((START, february), (february, february + timedelta(days=29)), (START, february)):
-        build_window(settings, *window)
+        compute_tables(settings, *window)
         assert gaps(settings) == expected
 
 
@@ -67,13 +67,13 @@ def test_a_gap_that_is_filled_from_the_left_shrinks_and_then_goes(settings: Sett
     january, february = range(31 * 24), range(31 * 24, 60 * 24)
     walk = random_walk(SERIES, START, 60 * 24)
     put(settings, SERIES, walk.take([0, *february[100:]]))
-    build_all(settings)
+    compute_tables(settings)
     assert [row[3] for row in gaps(settings)] == [31 * 24 + 99]
     put(settings, SERIES, walk.slice(0, len(january)))
-    build_window(settings, START, datetime(2024, 2, 1, tzinfo=UTC))
+    compute_tables(settings, START, datetime(2024, 2, 1, tzinfo=UTC))
     assert [(row[1], row[3]) for row in gaps(settings)] == [(hour(31 * 24), 100)]
     put(settings, SERIES, walk)
-    build_window(settings, datetime(2024, 2, 1, tzinfo=UTC), datetime(2024, 3, 1, tzinfo=UTC))
+    compute_tables(settings, datetime(2024, 2, 1, tzinfo=UTC), datetime(2024, 3, 1, tzinfo=UTC))
     assert gaps(settings) == []
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from support.homes import bars, build_all, compute_bars, home, put, random_walk
+from support.homes import bars, build_all, compute_bars, compute_tables, copied, home, put, random_walk
 from support.oracles import assert_tables_equal
 from support.streamed import streamed
 
@@ -43,10 +43,10 @@ def by_history(settings: Settings, last: int) -> None:
     put(settings, SERIES, rows(positions), covered_until=at(last))
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A home in which the stream has told of the last days, wrongly in a few places."""
-    found = home(tmp_path / "home", symbols="BTCUSDT", interval="15m")
+    found = home(tmp_path_factory.mktemp("told"), symbols="BTCUSDT", interval="15m")
     put(found, SERIES, rows(list(range(KNOWN))), covered_until=at(KNOWN))
     build_all(found)
     publish(found)
@@ -58,9 +58,16 @@ def settings(tmp_path: Path) -> Settings:
     return found
 
 
+@pytest.fixture
+def settings(template: Settings, tmp_path: Path) -> Settings:
+    found = copied(template, tmp_path / "home")
+    publish(found)
+    return found
+
+
 def test_history_replaces_the_rows_and_the_indicators_after_them(settings: Settings, tmp_path: Path) -> None:
     by_history(settings, 96 * 7)
-    build_all(settings)
+    compute_tables(settings)
     expected = home(tmp_path / "expected", symbols="BTCUSDT", interval="15m")
     put(expected, SERIES, rows(list(range(STREAMED))), covered_until=at(STREAMED))
     compute_bars(expected)
@@ -70,7 +77,7 @@ def test_history_replaces_the_rows_and_the_indicators_after_them(settings: Setti
 
 def test_exactly_what_differed_is_told(settings: Settings) -> None:
     by_history(settings, 96 * 7)
-    build_all(settings)
+    compute_tables(settings)
     publish(settings)
     told = run_query(
         settings, "select open_time, field, kept_source, other_source from klines_reconciliation order by all"
@@ -83,7 +90,7 @@ def test_exactly_what_differed_is_told(settings: Settings) -> None:
 
 def test_the_days_that_history_owns_are_dropped_but_for_bars_that_it_does_not_have(settings: Settings) -> None:
     by_history(settings, 96 * 7)
-    build_all(settings)
+    compute_tables(settings)
     zone = StreamZone(settings.raw_root)
     left = {file.day: zone.read(file)["open_time"].to_pylist() for file in zone.files()}
     assert left == {
@@ -94,7 +101,7 @@ def test_the_days_that_history_owns_are_dropped_but_for_bars_that_it_does_not_ha
 
 def test_a_day_that_history_has_in_part_stays(settings: Settings) -> None:
     by_history(settings, KNOWN + 40)
-    build_all(settings)
+    compute_tables(settings)
     assert len(StreamZone(settings.raw_root).files()) == 3
     sources = {
         row["open_time"]: row["source"]
@@ -107,5 +114,5 @@ def test_doing_it_again_changes_nothing(settings: Settings) -> None:
     by_history(settings, 96 * 7)
     build_all(settings)
     once = bars(settings)
-    build_all(settings)
+    compute_tables(settings)
     assert bars(settings).equals(once)

@@ -46,7 +46,7 @@ def test_grown_month_by_month_equals_a_rebuild(tmp_path: Path, grown: Settings) 
 def test_grown_in_random_steps_equals_a_rebuild(tmp_path: Path, grown: Settings, seed: int) -> None:
     """Steps end anywhere, in the middle of derived bars and of outages too."""
     rng = random.Random(seed)
-    days = 75
+    days = 50
     klines = random_walk(SERIES, START, 96 * days, seed=seed, missing=holes(96 * days, seed))
     at = START
     while at < START + timedelta(days=days):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from support.homes import bars, build_all, compute_bars, home, put, random_walk
+from support.homes import bars, compute_bars, compute_tables, copied, home, put, random_walk
 from support.oracles import assert_tables_equal
 from support.streamed import between, copied_raw_zone, streamed
 
@@ -18,7 +18,8 @@ from ingestion.settings import Settings
 from ingestion.stream_zone import StreamZone
 from warehouse.compare import compare_layers
 from warehouse.live import LiveWarehouse
-from warehouse.serving import publish, run_query
+from warehouse.served_files import BARS
+from warehouse.serving import publish, reading, run_query, served_files
 
 START = datetime(2024, 6, 20, tzinfo=UTC)
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
@@ -35,22 +36,18 @@ def at(position: int) -> datetime:
 
 @pytest.fixture(scope="module")
 def landed(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """A home whose history ends at KNOWN, built and published; for copying."""
+    """A home whose history ends at KNOWN, built; for copying."""
     settings = home(tmp_path_factory.mktemp("landed"), symbols=",".join(SYMBOLS), interval="15m")
     for symbol in SYMBOLS:
         known = KLINES.filter(pc.and_(pc.equal(KLINES["symbol"], symbol), pc.less(KLINES["open_time"], at(KNOWN))))
         put(settings, Series(symbol, "15m"), known, covered_until=at(KNOWN))
-    build_all(settings)
-    publish(settings)
+    compute_tables(settings)
     return settings
 
 
 @pytest.fixture
 def settings(landed: Settings, tmp_path: Path) -> Settings:
-    mine = copied_raw_zone(landed, tmp_path / "home")
-    compute = tmp_path / "home" / "warehouse"
-    compute.mkdir()
-    (compute / "klinehouse.duckdb").write_bytes(landed.warehouse_path.read_bytes())
+    mine = copied(landed, tmp_path / "home")
     publish(mine)
     return mine
 
@@ -149,6 +146,60 @@ def test_readers_see_the_bars_of_a_batch(live: LiveWarehouse, settings: Settings
     assert found == [("15m", at(KNOWN + 3), True), ("1h", at(KNOWN), True)]
 
 
+def assert_served(live: LiveWarehouse, settings: Settings) -> None:
+    """Readers see every bar of the warehouse once, and no other."""
+    live.close()
+    with reading(settings) as connection:
+        served = connection.sql('from market_data_unified order by symbol, "interval", open_time').to_arrow_table()
+    assert served.to_pylist() == bars(settings).to_pylist()
+    counted = sum(file.rows for file in served_files(settings) if file.table_name == BARS)
+    assert counted == served.num_rows
+
+
+def test_bars_that_have_just_closed_are_one_file_beside_those_of_the_months(
+    live: LiveWarehouse, settings: Settings
+) -> None:
+    before = {file.path for file in served_files(settings)}
+    come(live, settings, between(KLINES, KNOWN, KNOWN + 4))
+    come(live, settings, between(KLINES, KNOWN + 4, KNOWN + 8))
+    added = {file.path for file in served_files(settings)} - before
+    assert len(added) == 1
+    assert before < {file.path for file in served_files(settings)}
+    newest = {(file.symbol, file.interval): file.rows for file in served_files(settings) if file.is_newest}
+    assert newest == {(symbol, interval): rows for symbol in SYMBOLS for interval, rows in (("15m", 8), ("1h", 2))}
+    assert_served(live, settings)
+
+
+def test_what_is_served_is_what_is_in_the_warehouse_whatever_comes(live: LiveWarehouse, settings: Settings) -> None:
+    """New bars, a hole that is filled, a bar that comes again, one that history has, the next month, one symbol."""
+    july = 96 * 11
+    pieces = [(KNOWN, KNOWN + 5), (KNOWN + 9, KNOWN + 12), (KNOWN + 5, KNOWN + 9), (KNOWN + 2, KNOWN + 3)]
+    for first, last in (*pieces, (KNOWN - 50, KNOWN - 49), (july - 2, july), (july, july + 5), (july - 10, july + 7)):
+        come(live, settings, between(KLINES, first, last))
+        assert_served(live, settings)
+    come(live, settings, between(KLINES, july + 7, july + 8).slice(0, 1))
+    assert_served(live, settings)
+
+
+def test_publishing_history_takes_the_newest_bars_into_their_months(live: LiveWarehouse, settings: Settings) -> None:
+    come(live, settings, between(KLINES, KNOWN, ALL))
+    live.close()
+    publish(settings)
+    assert not any(file.is_newest for file in served_files(settings))
+    assert_served(live, settings)
+
+
+def test_many_newest_bars_become_part_of_their_months(
+    live: LiveWarehouse, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("warehouse.live._NEWEST_BARS", 20)
+    for first, has_newest in ((KNOWN, True), (KNOWN + 8, False)):
+        come(live, settings, between(KLINES, first, first + 8))
+        live.tidy()
+        assert any(file.is_newest for file in served_files(settings)) == has_newest
+    assert_served(live, settings)
+
+
 def test_a_symbol_without_new_bars_is_left_alone(live: LiveWarehouse, settings: Settings) -> None:
     live.close()
     before = bars(settings, "symbol = 'ETHUSDT'")
@@ -182,7 +233,7 @@ def test_building_history_again_keeps_what_came_by_stream(
     come(live, settings, between(KLINES, KNOWN, KNOWN + 100))
     live.close()
     expected = bars(settings)
-    build_all(settings)
+    compute_tables(settings)
     assert_tables_equal(bars(settings), expected)
 
 

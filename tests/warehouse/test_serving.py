@@ -7,18 +7,19 @@ import signal
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
 import pytest
-from support.homes import bars, build_all, build_window, home, put, random_walk
+from support.homes import bars, build_all, compute_tables, copied, home, put, random_walk
 
 from ingestion.errors import ConfigurationError, UsageError
 from ingestion.klines import Month, Series
 from ingestion.settings import Settings
 from warehouse import serving
-from warehouse.serving import ServedFile, merge, publish, reading, run_query, served_files
+from warehouse.served_files import ServedFile, merge
+from warehouse.serving import publish, reading, run_query, served_files
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 SERIES = Series("BTCUSDT", "1h")
@@ -26,20 +27,25 @@ _DUCKDB1 = os.environ.get("KLINEHOUSE_TEST_DUCKDB1")  # read before fixtures cle
 PROGRAMS = Path(__file__).parent / "programs"
 
 
-@pytest.fixture
-def built(tmp_path: Path) -> Settings:
-    """Four months of hourly bars, built and not yet published."""
-    settings = home(tmp_path / "home", symbols="BTCUSDT", interval="1h")
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    settings = home(tmp_path_factory.mktemp("built"), symbols="BTCUSDT", interval="1h")
     put(settings, SERIES, random_walk(SERIES, START, 24 * 121))
     build_all(settings)
     return settings
+
+
+@pytest.fixture
+def built(template: Settings, tmp_path: Path) -> Settings:
+    """Four months of hourly bars, built and not yet published."""
+    return copied(template, tmp_path / "home")
 
 
 def change_month(settings: Settings, seed: int) -> None:
     """Give March other bars and build it."""
     march = Month(2024, 3)
     put(settings, SERIES, random_walk(SERIES, march.start, 24 * 31, seed=seed))
-    build_window(settings, march.start, march.end)
+    compute_tables(settings, march.start, march.end)
 
 
 def test_what_is_served_is_what_is_in_the_warehouse(built: Settings) -> None:
@@ -70,7 +76,7 @@ def test_a_month_is_one_file_named_by_series_month_and_version(built: Settings) 
 def test_a_question_about_one_year_plans_to_read_that_year_only(tmp_path: Path) -> None:
     settings = home(tmp_path, symbols="BTCUSDT", interval="1h")
     put(settings, SERIES, random_walk(SERIES, datetime(2023, 12, 1, tzinfo=UTC), 24 * 400))
-    build_all(settings)
+    compute_tables(settings)
     publish(settings)
     question = "select count(*) from market_data_unified where \"interval\" = '1h'"
     years = {"2023": 24 * 31, "2024": 24 * 366, "2025": 24 * 3}
@@ -101,7 +107,7 @@ def test_a_publish_that_failed_is_made_up_for_by_the_next(built: Settings, monke
     publish(built)
     change_month(built, seed=7)
     with monkeypatch.context() as patched:
-        patched.setattr(serving, "_swap_views", lambda *args: 1 / 0)
+        patched.setattr(serving, "swap_views", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             publish(built)
     publish(built)
@@ -231,8 +237,8 @@ def test_a_killed_publisher_leaves_a_whole_version_and_the_next_one_finishes(bui
 
 
 def test_changed_months_are_found_by_series() -> None:
-    rows = [("ETHUSDT", "1d", START), ("BTCUSDT", "1d", START + timedelta(days=31)), ("BTCUSDT", "1d", START)]
-    assert serving._by_series(rows) == {
+    btc, eth = Series("BTCUSDT", "1d"), Series("ETHUSDT", "1d")
+    assert serving._by_series([(eth, Month(2024, 1)), (btc, Month(2024, 2)), (btc, Month(2024, 1))]) == {
         Series("BTCUSDT", "1d"): [Month(2024, 1), Month(2024, 2)],
         Series("ETHUSDT", "1d"): [Month(2024, 1)],
     }

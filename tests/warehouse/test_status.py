@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from support.homes import build_all, home, put, random_walk
+from support.homes import compute_tables, home, put, random_walk
 
 from ingestion.klines import Month, Series
 from warehouse.engine import connect
@@ -18,7 +18,7 @@ SERIES = Series("BTCUSDT", "1h")
 def test_status_tells_rows_extent_and_sources_of_each_layer(tmp_path: Path) -> None:
     settings = home(tmp_path, symbols="BTCUSDT", interval="1h")
     put(settings, SERIES, random_walk(SERIES, START, 48))
-    build_all(settings)
+    compute_tables(settings)
     publish(settings)
     found = {(series.layer, series.interval): series for series in status(settings).series}
     raw, served = found["raw", "1h"], found["serving", "1h"]
@@ -37,7 +37,7 @@ def test_status_of_an_empty_home_is_empty(tmp_path: Path) -> None:
 def test_a_series_is_measured_in_bars_gaps_and_months(tmp_path: Path) -> None:
     settings = home(tmp_path, symbols="BTCUSDT", interval="1h")
     put(settings, SERIES, random_walk(SERIES, START, 48, missing=[5, 6, 30]))
-    build_all(settings)
+    compute_tables(settings)
     with connect(settings) as connection:
         (extent,) = extents(connection, "1h")
         assert extent.bars == 45

@@ -39,7 +39,7 @@ def main(home: str, stop: str) -> None:
             connection.execute(
                 f"""create or replace table bookkeeping.unpublished as
                 select 'BTCUSDT' as symbol, '1d' as "interval", unnest({list(MONTHS)})::timestamptz as month_start,
-                    '{version}' as invocation"""
+                    month_start as changed_from, '{version}' as invocation"""
             )
             connection.execute("commit")
         publish(settings)

@@ -14,8 +14,8 @@ def main(home: str, seed: str) -> None:
         connection.execute("update crypto_analytics.market_data_unified set close = close + ?", [int(seed) + 1])
         connection.execute(
             """insert into bookkeeping.unpublished
-            select distinct symbol, "interval", date_trunc('month', open_time), ?
-            from crypto_analytics.market_data_unified""",
+            select symbol, "interval", date_trunc('month', open_time), min(open_time), ?
+            from crypto_analytics.market_data_unified group by all""",
             [f"test-{seed}"],
         )
         connection.execute("commit")
