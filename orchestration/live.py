@@ -5,9 +5,11 @@ asset for each, with its lag; before it gets old, the sensor starts its successo
 """
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from filelock import FileLock, Timeout
 
 from ingestion.bus.open import open_bus
 from ingestion.settings import Settings
@@ -20,6 +22,10 @@ STREAM = "stream"
 # A run that goes on for ever grows in Dagster's storage and in memory; its successor is asked for before it ends.
 SUCCEEDED_AFTER = timedelta(minutes=30)
 ENDS_AFTER = timedelta(minutes=40)
+# After its start a run gives its sign of life within seconds.
+ALIVE_WITHIN = timedelta(seconds=30)
+# Held until the process ends: a run is not finished yet when its asset is.
+_LIVES: list[FileLock] = []
 
 
 def live_klines_asset(settings: Settings) -> dg.AssetsDefinition:
@@ -44,6 +50,9 @@ def live_klines_asset(settings: Settings) -> dg.AssetsDefinition:
             for reason in report.refused:
                 context.log.warning(f"a message was refused: {reason}")
 
+        life = _sign_of_life(settings, context.run_id)
+        life.acquire()
+        _LIVES.append(life)
         dbt.warm_up(settings)
         with open_bus(settings) as bus:
             reason = stream(settings, bus, record, older_than(ENDS_AFTER))
@@ -70,6 +79,36 @@ def batch_metadata(report: BatchReport) -> dict[str, Any]:
     return metadata
 
 
+def signs_of_life(settings: Settings) -> Path:
+    """The folder with a file for each streaming run, `<run id>.lock`, which is locked as long as its process lives."""
+    return settings.home / "bus" / "runs"
+
+
+def _sign_of_life(settings: Settings, run_id: str) -> FileLock:
+    folder = signs_of_life(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / f"{run_id}.lock", is_singleton=False)
+
+
+def _is_dead(settings: Settings, record: dg.RunRecord, now: datetime) -> bool:
+    """Whether the process of a run has died without a word. Dagster's launcher for one machine does not look for that:
+    the run would count as started for ever."""
+    if record.start_time is None or now - datetime.fromtimestamp(record.start_time, UTC) < ALIVE_WITHIN:
+        return False
+    lock = _sign_of_life(settings, record.dagster_run.run_id)
+    try:
+        with lock.acquire(0):
+            return True
+    except Timeout:
+        return False
+
+
+def _forget_all_but(settings: Settings, unfinished: set[str]) -> None:
+    for path in signs_of_life(settings).glob("*.lock"):
+        if path.stem not in unfinished:
+            path.unlink(missing_ok=True)
+
+
 def is_due(running: list[datetime | None], now: datetime) -> bool:
     """Whether a streaming run is to be started: there is none, or the only one gets old.
 
@@ -91,16 +130,22 @@ def keep_streaming(settings: Settings) -> dg.SensorDefinition:
         job_name=STREAM,
         minimum_interval_seconds=5,
         default_status=live_status(settings),
-        description="Keeps one streaming run alive, and starts its successor before it ends.",
+        description="Keeps one streaming run alive: starts another when its process has died, or before it ends.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         statuses = [
             *(dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING),
             dg.DagsterRunStatus.STARTED,
         ]
+        now, starts = datetime.now(UTC), []
         records = context.instance.get_run_records(dg.RunsFilter(job_name=STREAM, statuses=statuses))
-        starts = [datetime.fromtimestamp(record.start_time, UTC) if record.start_time else None for record in records]
-        if is_due(starts, datetime.now(UTC)):
+        _forget_all_but(settings, {record.dagster_run.run_id for record in records})
+        for record in records:
+            if _is_dead(settings, record, now):
+                context.instance.report_run_failed(record.dagster_run, "Its process is gone; another run takes over.")
+            else:
+                starts.append(datetime.fromtimestamp(record.start_time, UTC) if record.start_time else None)
+        if is_due(starts, now):
             return dg.RunRequest()
         return dg.SkipReason(f"{len(starts)} running")
 

@@ -43,6 +43,25 @@ def test_the_sensor_starts_a_streaming_run_where_there_is_none(tmp_path: Path) -
         assert isinstance(sensor(context), dg.SkipReason)
 
 
+def test_the_sensor_replaces_a_run_whose_process_has_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "ALIVE_WITHIN", timedelta(0))
+    settings = home(tmp_path)
+    sensor = live.keep_streaming(settings)
+    with dg.instance_for_test() as instance:
+        run = instance.create_run_for_job(_empty_job(live.STREAM))
+        started = dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, live.STREAM)
+        instance.report_dagster_event(started, run.run_id)
+        context = dg.build_sensor_context(instance=instance)
+        with live._sign_of_life(settings, run.run_id):
+            assert isinstance(sensor(context), dg.SkipReason)
+        assert isinstance(sensor(context), dg.RunRequest)
+        found = instance.get_run_by_id(run.run_id)
+        assert found is not None
+        assert found.status == dg.DagsterRunStatus.FAILURE
+        sensor(context)
+        assert list(live.signs_of_life(settings).iterdir()) == []
+
+
 def _empty_job(name: str) -> dg.JobDefinition:
     @dg.job(name=name)
     def job() -> None:
