@@ -1,32 +1,42 @@
 """Chaos: the live path while its processes are killed and its connections cut at random, with all faults of the stream.
 
 The simulated exchange runs `speed` times faster than time with bars of 1m. It drops connections, leaves out, repeats,
-delays and garbles frames, refuses, and writes down every bar that closed. Meanwhile collector and streaming run are
-killed (SIGKILL) and started again, and connections cut, `kills` times, in an order that the seed makes. At the end,
-after healing, the warehouse is compared with the exchange's own account: `bars_expected, bars_lost, bars_doubled,
-bars_different`. `indicator_max_diff` is the largest relative difference of an indicator from a warehouse built at once
-from the same raw data.
+delays and garbles frames, refuses, and writes down every bar that closed. Meanwhile collector, streaming run and
+Dagster's daemon, which starts streaming runs, are killed (SIGKILL), and connections cut, `kills` times in all, in an
+order that the seed makes. (The local bus has no process of its own: it is killed in the middle of its work with whoever
+uses it.) At the end, after healing, the warehouse is compared with the exchange's own account: `bars_expected,
+bars_lost, bars_doubled, bars_different`. `indicator_max_diff` is the largest relative difference of an indicator from a
+warehouse built at once from the same raw data.
+
+With `--no-daemon` streaming runs are started by hand, each as soon as the one before it was killed: it shows less, in a
+fraction of the time.
 """
 
 import argparse
 import json
+import os
 import random
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import urllib3
 
 from benchmarks.live import END_OF_HISTORY, Home, ended, exchange, fill
-from benchmarks.measuring import SYMBOLS, klinehouse, measured, options, report
+from benchmarks.measuring import ROOT, SYMBOLS, klinehouse, measured, options, report
 from ingestion.bus.open import open_bus
 from ingestion.bus.port import MICROBATCH
 from ingestion.settings import Settings, load_settings
+from orchestration.instance import prepare_home
+from orchestration.live import signs_of_life
 from warehouse.build import build, require_window
 from warehouse.engine import connect
 
@@ -39,49 +49,131 @@ _FAULTS = {
     "stream_refused": 0.1,
     "errors": 0.05,
 }
-_PROGRAMS = (("collect", "--json"), ("stream", "--json"))
+# What is struck, and how often: Dagster needs a while to be there again.
+_COLLECTOR, _STREAM, _DAEMON, _CONNECTION = "collector", "stream", "daemon", "connection"
+_WEIGHTS = {_COLLECTOR: 4, _STREAM: 3, _DAEMON: 1, _CONNECTION: 3}
 _INDICATORS = ("sma_20", "ema_50", "rsi_14", "macd", "macd_signal", "bb_upper", "bb_middle", "bb_lower")
 
 
-def chaos(minutes: float, seed: int, speed: float, kills: int) -> dict[str, object]:
+@dataclass(frozen=True)
+class Plan:
+    """How long in the exchange's time, how much faster that goes, and how often something is struck."""
+
+    minutes: float = 30.0
+    seed: int = 1
+    speed: float = 2.0
+    kills: int = 40
+    series: int = 3
+    daemon: bool = True
+
+
+def chaos(plan: Plan) -> dict[str, object]:
     """Raises SystemExit when something does not come back to life."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
-        home = Home(Path(folder) / "home", SYMBOLS, "1m")
+        home = Home(Path(folder) / "home", SYMBOLS[: plan.series], "1m")
         truth = Path(folder) / "truth.jsonl"
         fill(home, "2025-12", 0)
         faults = [word for name, value in _FAULTS.items() for word in ("--fault", f"{name}={value}")]
-        clock = ("--now", f"{END_OF_HISTORY}-01T00:00", "--speed", str(speed), "--truth", str(truth))
+        clock = ("--now", f"{END_OF_HISTORY}-01T00:00", "--speed", str(plan.speed), "--truth", str(truth))
         running.enter_context(exchange(home, 0, *clock, *faults))
-        done = _disturb(home, minutes * 60 / speed, random.Random(seed), kills)  # noqa: S311 - a seed is to repeat a run
+        struck = _disturb(home, plan)
         expected = _bars(truth)
         settings = load_settings(
             home=home.path, archive_url=home.environment["KLINEHOUSE_ARCHIVE_URL"], interval=home.interval
         )
         _settle(home, settings, max(open_time for _, open_time in expected))
-        return {"seed": seed, "minutes": minutes, **done, **_compared(settings, expected), **_against_rebuild(settings)}
+        return {
+            "seed": plan.seed,
+            "minutes": plan.minutes,
+            "kills": sum(struck.values()),
+            **{f"kills_of_{victim}": times for victim, times in struck.items()},
+            **_compared(settings, expected),
+            **_against_rebuild(settings),
+        }
 
 
-def _disturb(home: Home, seconds: float, rng: random.Random, kills: int) -> dict[str, int]:
-    """Keep both programs alive for so long, and kill, or cut a connection, again and again."""
-    done = {"kills": 0, "cuts": 0}
-    programs = {arguments: home.start(*arguments) for arguments in _PROGRAMS}
-    for _ in range(kills):
-        time.sleep(rng.uniform(0.5, 1.5) * seconds / kills)
-        victim = rng.choice([*_PROGRAMS, None])
-        if victim is None:
-            urllib3.request("POST", f"{home.environment['KLINEHOUSE_ARCHIVE_URL']}/simulator/stream/drop")
-            done["cuts"] += 1
+def _disturb(home: Home, plan: Plan) -> dict[str, int]:
+    """Keep everything alive for so long, and kill, or cut a connection, again and again; how often each was struck."""
+    rng = random.Random(plan.seed)  # noqa: S311 - a seed is to repeat a run
+    struck = dict.fromkeys(_WEIGHTS, 0) if plan.daemon else dict.fromkeys((_COLLECTOR, _STREAM, _CONNECTION), 0)
+    with Programs(home, daemon=plan.daemon) as programs:
+        for _ in range(plan.kills):
+            time.sleep(rng.uniform(0.5, 1.5) * plan.minutes * 60 / plan.speed / plan.kills)
+            (victim,) = rng.choices(list(struck), [_WEIGHTS[name] for name in struck])
+            if victim == _CONNECTION:
+                urllib3.request("POST", f"{home.environment['KLINEHOUSE_ARCHIVE_URL']}/simulator/stream/drop")
+            elif not programs.kill(victim):
+                victim = _COLLECTOR  # a streaming run is still being started
+                programs.kill(victim)
+            struck[victim] += 1
+            programs.revive()
+    return struck
+
+
+class Programs:
+    """The processes of the live path. Each has a group of its own, so that what it left behind ends with it."""
+
+    def __init__(self, home: Home, *, daemon: bool) -> None:
+        self._home = home
+        self._commands = {_COLLECTOR: klinehouse("collect", "--json")}
+        if daemon:
+            workspace = ("-w", str(ROOT / "workspace.yaml"))
+            self._commands[_DAEMON] = [str(Path(sys.executable).with_name("dagster-daemon")), "run", *workspace]
         else:
-            programs[victim].kill()
-            programs[victim].wait()
-            done["kills"] += 1
-        for arguments, process in programs.items():
-            if process.poll() is not None:
-                programs[arguments] = home.start(*arguments)
-    for process in programs.values():
-        process.kill()
-        process.wait()
-    return done
+            self._commands[_STREAM] = klinehouse("stream", "--json")
+        self._environment = home.process_environment | {
+            "DAGSTER_HOME": str(prepare_home(load_settings(home=home.path))),
+            "KLINEHOUSE_STREAMING": "true",
+        }
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._groups: list[int] = []
+
+    def __enter__(self) -> Self:
+        self.revive()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for group in self._groups:
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+        for process in self._running.values():
+            process.wait()
+
+    def revive(self) -> None:
+        """Start what is not running."""
+        for name, command in self._commands.items():
+            if name not in self._running or self._running[name].poll() is not None:
+                self._running[name] = subprocess.Popen(
+                    command,
+                    cwd=ROOT,
+                    env=self._environment,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+                self._groups.append(self._running[name].pid)
+
+    def kill(self, victim: str) -> bool:
+        """SIGKILL to a program, or to the streaming runs that the daemon has started; False when there is none."""
+        if victim in self._running:
+            self._running[victim].kill()
+            self._running[victim].wait()
+            return True
+        runs = _holders(signs_of_life(load_settings(home=self._home.path)))
+        for pid in runs:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return bool(runs)
+
+
+def _holders(folder: Path) -> set[int]:
+    """The processes that have a file in a folder open."""
+    found = set()
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):  # ended meanwhile
+            if descriptor.readlink().is_relative_to(folder):
+                found.add(int(descriptor.parts[2]))
+    return found
 
 
 def _bars(truth: Path) -> dict[tuple[str, int], list[str]]:
@@ -178,12 +270,16 @@ def _indicators(settings: Settings) -> pa.Table:
 def main() -> None:
     parser = options(__doc__ or "")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--minutes", type=float, default=30.0, help="of the exchange's time")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--speed", type=float, default=4.0, help="of the exchange's clock")
-    parser.add_argument("--kills", type=int, default=40)
+    plan = Plan()
+    parser.add_argument("--minutes", type=float, default=plan.minutes, help="of the exchange's time")
+    parser.add_argument("--seed", type=int, default=plan.seed)
+    parser.add_argument("--speed", type=float, default=plan.speed, help="of the exchange's clock")
+    parser.add_argument("--kills", type=int, default=plan.kills)
+    parser.add_argument("--series", type=int, default=plan.series)
+    parser.add_argument("--daemon", action=argparse.BooleanOptionalAction, default=True)
     chosen = parser.parse_args()
-    report("Chaos", chaos(chosen.minutes, chosen.seed, chosen.speed, chosen.kills), chosen)
+    plan = Plan(chosen.minutes, chosen.seed, chosen.speed, chosen.kills, chosen.series, chosen.daemon)
+    report("Chaos", chaos(plan), chosen)
 
 
 if __name__ == "__main__":

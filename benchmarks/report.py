@@ -50,7 +50,7 @@ def of_live() -> None:
     figures, lags = live.live(closes=300, series=3, speed=100.0)
     text += table("`benchmarks/live.py`, three series", live.__doc__ or "", figures) + histogram(lags)
     text += table("`benchmarks/bus.py`", bus.__doc__ or "", bus.bus())
-    text += table("`benchmarks/chaos.py`", chaos.__doc__ or "", chaos.chaos(minutes=30, seed=1, speed=4.0, kills=40))
+    text += table("`benchmarks/chaos.py`", chaos.__doc__ or "", chaos.chaos(chaos.Plan()))
     text += table("`benchmarks/collector.py`", collector.__doc__ or "", collector.collect(days=7, seconds=120))
     write("benchmarks-live.md", text)
 
