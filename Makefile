@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 DUCKDB1 := .venv-duckdb1/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check bench bench-live faults torture lock clean
+.PHONY: help setup demo up test check check-code check-types check-sql check-assets bench bench-live faults torture lock clean
 
 help: ## Show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -28,12 +28,20 @@ endif
 test: $(STAMP) $(DUCKDB1) ## Run all tests
 	KLINEHOUSE_TEST_DUCKDB1=$(CURDIR)/$(DUCKDB1) $(RUN)/pytest -n auto --dist loadfile --no-loadscope-reorder --durations 12 $(TESTS)
 
-check: $(STAMP) ## Format, lint, types, import rule, SQL lint, Dagster definitions
+check: check-code check-types check-sql check-assets ## Format, lint, import rule, types, SQL lint, Dagster definitions
+
+check-code: $(STAMP)
 	$(RUN)/ruff format --check .
 	$(RUN)/ruff check .
-	$(RUN)/mypy
 	$(RUN)/lint-imports
+
+check-types: $(STAMP)
+	$(RUN)/mypy
+
+check-sql: $(STAMP)
 	mkdir -p .cache && KLINEHOUSE_WAREHOUSE_PATH=.cache/klinehouse.duckdb $(RUN)/sqlfluff lint dbt_project/models
+
+check-assets: $(STAMP)
 	PATH="$(CURDIR)/$(RUN):$$PATH" KLINEHOUSE_HOME=.cache/check $(RUN)/dg check defs
 
 bench: $(STAMP) ## Measure, and write docs/benchmarks.md and the figures of docs/indicators
