@@ -114,10 +114,6 @@ class StreamZone(Store):
                     raise
         raise AssertionError
 
-    def size(self, file: StreamFile) -> int:
-        """Bytes of one file."""
-        return int(self._fs.size(self._path(file)))
-
     def _read_extents(self, file: StreamFile) -> dict[Series, Window]:
         """From the first bar's open to the last bar's end, for each series of a file; from its footer alone."""
         with self._fs.open(self._path(file), "rb") as opened:

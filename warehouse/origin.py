@@ -50,11 +50,7 @@ def origin(settings: Settings, series: Series, open_time: datetime) -> Origin:
     month = Month.containing(open_time.date())
     landed = zone.read_landed(base, month)
     history, provenance = landed or (no_klines(), None)
-    told = [
-        (file, _of(rows, base, window))
-        for file, rows in streamed.survey(streamed.read, window)
-        if base in streamed.extents(file)
-    ]
+    told = streamed.survey(lambda file: _of(streamed.read(file), base, window), window)
     every = pa.concat_tables([_of(history, base, window), *(rows for _, rows in told)])
     counting = one_row_per_bar([every])
     return Origin(
@@ -95,7 +91,7 @@ def _identity(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def _disagreements(noted: pa.Table, seen: pa.Table) -> list[dict[str, Any]]:
     """What is on record, and what can be seen before history takes the stream's bars over and records it."""
-    found = {}
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in [*noted.to_pylist(), *seen.to_pylist()]:
         key = (row["open_time"], row["field"], row["other_source"], row["other_value"])
         found.setdefault(key, row)
