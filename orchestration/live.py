@@ -4,6 +4,7 @@ A run per micro-batch would cost 10 to 15 s each. So one run works through them,
 asset for each, with its lag; before it gets old, the sensor starts its successor, which warms up and takes over.
 """
 
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +14,7 @@ from ingestion.bus.open import open_bus
 from ingestion.settings import Settings
 from orchestration.history import OWNERS
 from warehouse import dbt
-from warehouse.streaming import BatchReport, older_than, stream
+from warehouse.streaming import BatchReport, older_than, stream, until_asked
 
 LIVE_KLINES = dg.AssetKey("live_klines")
 STREAM = "stream"
@@ -41,12 +42,17 @@ def live_klines_asset(settings: Settings) -> dg.AssetsDefinition:
             nonlocal batches
             batches += 1
             context.log_event(dg.AssetMaterialization(LIVE_KLINES, metadata=batch_metadata(report)))
+            # To the console alone: the event log has the batch already.
+            sys.stdout.write(f"{report}\n")
+            sys.stdout.flush()
             for reason in report.refused:
                 context.log.warning(f"a message was refused: {reason}")
 
-        dbt.warm_up(settings)
-        with open_bus(settings) as bus:
-            reason = stream(settings, bus, record, older_than(ENDS_AFTER))
+        is_over = older_than(ENDS_AFTER)
+        with until_asked() as asked:
+            dbt.warm_up(settings)
+            with open_bus(settings) as bus:
+                reason = stream(settings, bus, record, lambda: asked() or is_over())
         return dg.MaterializeResult(metadata={"batches": batches, "ended_because": reason})
 
     return live_klines
