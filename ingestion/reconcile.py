@@ -67,14 +67,22 @@ def _inside(table: pa.Table, windows: list[Window]) -> pa.Table:
 
 def _changed(kept: pa.Table, other: pa.Table) -> Iterator[dict[str, object]]:
     for field in _FIELDS:
-        if kept[field].equals(other[field]):
+        differs = pc.not_equal(_comparable(kept[field]), _comparable(other[field]))
+        if not pc.any(differs).as_py():
             continue
         rows = pa.table(
             [*(kept[name] for name in (*_KEY, "source")), _text(kept[field]), other["source"], _text(other[field])],
             names=[*_KEY, "kept_source", "kept_value", "other_source", "other_value"],
         )
-        for row in rows.filter(pc.not_equal(kept[field], other[field])).to_pylist():
+        for row in rows.filter(differs).to_pylist():
             yield row | {"field": field}
+
+
+def _comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Instants to the millisecond: since 2025 archive files tell microseconds, and REST and streams do not."""
+    if not pa.types.is_timestamp(column.type):
+        return column
+    return pa.chunked_array([integers(column) // 1000])
 
 
 def _alone(rows: pa.Table, source: str, lacking: str, *, is_kept: bool) -> Iterator[dict[str, object]]:

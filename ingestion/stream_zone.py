@@ -9,9 +9,10 @@ owns the day. Which file a bar lies in says nothing: where two have the same bar
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +28,10 @@ from ingestion.store import Store
 _METADATA_KEY = b"klinehouse"
 _STREAM = "klines/stream"
 _DAY = 86_400_000_000
+# Files are put together every minute at most, and dropped when history is built: a second look finds all of them.
+_LOOKS = 5
+
+_Thing = TypeVar("_Thing")
 
 
 @dataclass(frozen=True, order=True)
@@ -95,6 +100,19 @@ class StreamZone(Store):
         """The rows of one file, in KLINE_SCHEMA."""
         with self._fs.open(self._path(file), "rb") as opened:
             return pq.read_table(opened, schema=KLINE_SCHEMA)
+
+    def survey(
+        self, look: Callable[[StreamFile], _Thing], window: Window | None = None
+    ) -> list[tuple[StreamFile, _Thing]]:
+        """What `look` (such as `read`) finds in each of `files(window)`, also while they are put together: begun anew
+        when one of them has gone meanwhile. For readers who do not keep the writer away."""
+        for left in reversed(range(_LOOKS)):
+            try:
+                return [(file, look(file)) for file in self.files(window)]
+            except FileNotFoundError:
+                if not left:
+                    raise
+        raise AssertionError
 
     def _read_extents(self, file: StreamFile) -> dict[Series, Window]:
         """From the first bar's open to the last bar's end, for each series of a file; from its footer alone."""

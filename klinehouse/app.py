@@ -99,7 +99,8 @@ def show_banner(settings: Settings) -> None:
 
 
 def where_bars_end(settings: Settings) -> datetime:
-    """When the newest published bar of the base interval closed; now when there is none."""
+    """When the newest published bar of the base interval closed; a year ago when there is none, so that the clock of a
+    simulated exchange that goes faster than time does not soon tell of bars to come."""
     from ingestion.errors import ConfigurationError
     from warehouse.serving import run_query
 
@@ -108,7 +109,7 @@ def where_bars_end(settings: Settings) -> datetime:
         newest = run_query(settings, sql, parameters=[settings.interval]).rows[0][0]
     except ConfigurationError:  # nothing has been published
         newest = None
-    return newest or datetime.now(UTC)
+    return newest or datetime.now(UTC) - timedelta(days=365)
 
 
 def free_port() -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ _LOOK = {
     State.HOLE: ("░", "red"),
     State.QUARANTINED: ("x", "red"),
     State.MISSING: ("?", "yellow"),
+    State.STREAM: ("~", "yellow"),
     State.NOT_LISTED: ("·", "dim"),
 }
 
@@ -35,6 +37,7 @@ def coverage_json(found: Sequence[SeriesCoverage]) -> list[dict[str, object]]:
                     "state": str(one.state),
                     "rows": one.rows,
                     "missing": [{"start": window.start, "end": window.end} for window in one.unasked],
+                    "streamed_until": one.streamed_until,
                 }
                 for one in line.cells
             ],
@@ -70,15 +73,36 @@ def print_explanation(found: "Explanation") -> None:
     print_table(title, prices, [[bar[name] for name in prices]])
     if len(found.raw) != 1:
         out.print(f"Made of {len(found.raw)} landed bars of the base interval.", highlight=False)
-    columns = ["source", "url", "sha256", "fetched at", "speaks of", "rows"]
-    rows = [
-        (one.source, one.url, one.sha256, one.fetched_at, f"{cell(one.start)} to {cell(one.end)}", one.rows)
-        for one in found.answers
-    ]
-    print_table("Asked", columns, rows)
+    _print_origin(found)
     _print_disagreements(found)
     columns = ["indicator", "how", "computed here", "in the warehouse"]
     print_table("Indicators", columns, [dataclasses.astuple(step) for step in found.steps])
+
+
+def _print_origin(found: "Explanation") -> None:
+    if found.answers:
+        columns = ["source", "url", "sha256", "fetched at", "speaks of", "rows"]
+        rows = [
+            (one.source, one.url, one.sha256, one.fetched_at, f"{cell(one.start)} to {cell(one.end)}", one.rows)
+            for one in found.answers
+        ]
+        print_table("Asked", columns, rows)
+    else:
+        out.print("History has not asked for it yet.", highlight=False)
+    if found.stream:
+        columns = ["came by", "file", "bars", "of these count", "first received", "last received"]
+        parts = [
+            (
+                *(part.source, part.file, part.bars, part.counting),
+                *(_second(part.first_received_at), _second(part.last_received_at)),
+            )
+            for part in found.stream
+        ]
+        print_table("Came live", columns, parts)
+
+
+def _second(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 
 def _print_disagreements(found: "Explanation") -> None:

@@ -2,11 +2,21 @@
 
 import logging
 import sys
+from collections.abc import MutableMapping
 from typing import Any
 
 import typer
 
 _FORMATS = ("json", "text")
+
+
+def _retries_in_brief(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """What stamina says of a retry: why, which one, and in how many seconds."""
+    if event.get("event") != "stamina.retry_scheduled":
+        return event
+    names = {"stamina.caused_by": "cause", "stamina.retry_num": "attempt", "stamina.wait_for": "in_seconds"}
+    brief = {name: value for name, value in event.items() if not name.startswith("stamina.")}
+    return brief | {"event": "retrying"} | {short: event[name] for name, short in names.items() if name in event}
 
 
 def configure(log_format: str | None) -> str | None:
@@ -20,6 +30,7 @@ def configure(log_format: str | None) -> str | None:
     shared: list[Any] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
+        _retries_in_brief,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     is_json = log_format == "json"

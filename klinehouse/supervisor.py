@@ -15,6 +15,9 @@ from orchestration.instance import prepare_home
 # The collector may take 10 s to hand over what it has, and Dagster as long to end its runs.
 honcho.manager.KILL_WAIT = 20
 
+# Its other name, `dg dev`, wants a project of its own form.
+_NO_ADVICE = "ignore:Function `dev_command` is superseded"
+
 _ROOT = Path(__file__).parent.parent
 
 
@@ -47,8 +50,8 @@ def programs(settings: Settings, *, live: bool, exchange_options: Sequence[str] 
         found.append(Program("collector", [klinehouse, "collect", "--log-format", "text"], home))
     workspace = ["-w", str(_ROOT / "workspace.yaml"), "-h", settings.ui_host, "-p", str(settings.ui_port)]
     workspace += ["--log-level", "warning"]
-    dagster_home = {"DAGSTER_HOME": str(prepare_home(settings))}
-    return [*found, Program("dagster", [dagster, "dev", *workspace], home | dagster_home)]
+    dagster_only = {"DAGSTER_HOME": str(prepare_home(settings)), "PYTHONWARNINGS": _NO_ADVICE}
+    return [*found, Program("dagster", [dagster, "dev", *workspace], home | dagster_only)]
 
 
 def supervise(programs: Sequence[Program]) -> int:

@@ -4,6 +4,7 @@ A run per micro-batch would cost 10 to 15 s each. So one run works through them,
 asset for each, with its lag; before it gets old, the sensor starts its successor, which warms up and takes over.
 """
 
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from ingestion.bus.open import open_bus
 from ingestion.settings import Settings
 from orchestration.history import OWNERS
 from warehouse import dbt
-from warehouse.streaming import BatchReport, older_than, stream
+from warehouse.streaming import BatchReport, older_than, stream, until_asked
 
 LIVE_KLINES = dg.AssetKey("live_klines")
 STREAM = "stream"
@@ -24,8 +25,6 @@ SUCCEEDED_AFTER = timedelta(minutes=30)
 ENDS_AFTER = timedelta(minutes=40)
 # After its start a run gives its sign of life within seconds.
 ALIVE_WITHIN = timedelta(seconds=30)
-# Held until the process ends: a run is not finished yet when its asset is.
-_LIVES: list[FileLock] = []
 
 
 def live_klines_asset(settings: Settings) -> dg.AssetsDefinition:
@@ -47,15 +46,18 @@ def live_klines_asset(settings: Settings) -> dg.AssetsDefinition:
             nonlocal batches
             batches += 1
             context.log_event(dg.AssetMaterialization(LIVE_KLINES, metadata=batch_metadata(report)))
+            # To the console alone: the event log has the batch already.
+            sys.stdout.write(f"{report}\n")
+            sys.stdout.flush()
             for reason in report.refused:
                 context.log.warning(f"a message was refused: {reason}")
 
-        life = _sign_of_life(settings, context.run_id)
-        life.acquire()
-        _LIVES.append(life)
-        dbt.warm_up(settings)
-        with open_bus(settings) as bus:
-            reason = stream(settings, bus, record, older_than(ENDS_AFTER))
+        _show_life(settings, context.run_id)
+        is_over = older_than(ENDS_AFTER)
+        with until_asked() as asked:
+            dbt.warm_up(settings)
+            with open_bus(settings) as bus:
+                reason = stream(settings, bus, record, lambda: asked() or is_over())
         return dg.MaterializeResult(metadata={"batches": batches, "ended_because": reason})
 
     return live_klines
@@ -88,6 +90,16 @@ def _sign_of_life(settings: Settings, run_id: str) -> FileLock:
     folder = signs_of_life(settings)
     folder.mkdir(parents=True, exist_ok=True)
     return FileLock(folder / f"{run_id}.lock", is_singleton=False)
+
+
+# Held until the process ends: a run is not finished yet when its asset is.
+_lives: list[FileLock] = []
+
+
+def _show_life(settings: Settings, run_id: str) -> None:
+    life = _sign_of_life(settings, run_id)
+    life.acquire()
+    _lives.append(life)
 
 
 def _is_dead(settings: Settings, record: dg.RunRecord, now: datetime) -> bool:

@@ -24,7 +24,9 @@ def stalled(newest: Mapping[str, datetime], symbols: Sequence[str], now: datetim
 
 def arriving_check(settings: Settings) -> dg.AssetChecksDefinition:
     @dg.asset_check(
-        asset=LIVE_KLINES, name=_CHECK, description=f"A bar of each symbol closed in the last {STALLED_AFTER}."
+        asset=LIVE_KLINES,
+        name=_CHECK,
+        description=f"A bar of each symbol closed in the last {STALLED_AFTER // timedelta(minutes=1)} minutes.",
     )
     def arriving() -> dg.AssetCheckResult:
         found = _judged(settings)

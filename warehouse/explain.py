@@ -7,14 +7,11 @@ from itertools import pairwise
 from math import sqrt
 from typing import Any
 
-import pyarrow.compute as pc
-
 from ingestion.errors import UsageError
-from ingestion.grid import instant, micros
-from ingestion.klines import Month, Series, grid_micros
+from ingestion.klines import Series
 from ingestion.provenance import SourceFile
-from ingestion.raw_zone import RawZone
 from ingestion.settings import Settings
+from warehouse.origin import StreamPart, origin
 from warehouse.serving import run_query
 
 # As many bars as an exponential average remembers to double precision.
@@ -33,11 +30,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Everything known of one bar. `raw` are the landed bars that it was made of, one for the base interval."""
+    """Everything known of one bar. `raw` are the landed bars that it was made of, one for the base interval; see
+    `Origin` for the others."""
 
     bar: dict[str, Any]
     raw: list[dict[str, Any]]
     answers: list[SourceFile]
+    stream: list[StreamPart]
     disagreements: list[dict[str, Any]]
     steps: list[Step]
 
@@ -47,8 +46,8 @@ def explain(settings: Settings, series: Series, open_time: datetime) -> Explanat
     bars = _bars_until(settings, series, open_time)
     if not bars or bars[-1]["open_time"] != open_time:
         raise UsageError(*_why_absent(settings, series, open_time))
-    raw, answers, disagreements = _origin(settings, series, open_time)
-    return Explanation(bars[-1], raw, answers, disagreements, _steps(bars))
+    found = origin(settings, series, open_time)
+    return Explanation(bars[-1], found.raw, found.answers, found.stream, found.disagreements, _steps(bars))
 
 
 def _bars_until(settings: Settings, series: Series, open_time: datetime) -> list[dict[str, Any]]:
@@ -75,33 +74,20 @@ def _why_absent(settings: Settings, series: Series, open_time: datetime) -> tupl
             f"{series} has no bar at {open_time}: it lies in a gap from {first} to {resumed}, {verdict} ({title}).",
             remedy,
         )
+    newest = run_query(
+        settings,
+        'select max(open_time) from market_data_unified where symbol = ? and "interval" = ?',
+        parameters=[series.symbol, series.interval],
+    ).rows[0][0]
+    if newest is not None and open_time > newest:
+        return (
+            f"{series} ends, so far, with the bar that opens at {newest:%Y-%m-%dT%H:%M:%S}.",
+            "`klinehouse status` tells what has come by stream and what waits on the bus.",
+        )
     return (
         f"{series} has no bar that opens at {open_time:%Y-%m-%dT%H:%M:%S}.",
         "Bars open on the grid of their interval; `klinehouse coverage` shows what has landed.",
     )
-
-
-# --- origin ------------------------------------------------------------------------------------------------------
-
-
-def _origin(
-    settings: Settings, series: Series, open_time: datetime
-) -> tuple[list[dict[str, Any]], list[SourceFile], list[dict[str, Any]]]:
-    """The landed bars inside the bar, the answers of the exchange about them, and what sources disagreed about."""
-    zone, base = RawZone(settings.raw_root), Series(series.symbol, settings.interval)
-    length = grid_micros(series.interval) or 0
-    end = instant(micros(open_time) + max(length, 1))
-    month = Month.containing(open_time.date())
-    provenance = zone.provenance(base, month)
-    if provenance is None:
-        return [], [], []
-    rows = zone.read_history(base, month)
-    inside = pc.and_(pc.greater_equal(rows["open_time"], open_time), pc.less(rows["open_time"], end))
-    answers = [file for file in provenance.files if file.start < end and open_time < file.end]
-    told = zone.read_differences(base, month)
-    about = pc.and_(pc.greater_equal(told["open_time"], open_time), pc.less(told["open_time"], end))
-    disagreements = told.filter(about).to_pylist()
-    return rows.filter(inside).to_pylist(), answers, disagreements
 
 
 # --- steps -------------------------------------------------------------------------------------------------------

@@ -1,12 +1,18 @@
-"""What a home holds: landed series, published series, quarantine."""
+"""What a home holds: landed series, published series, what came live, quarantine."""
 
 from dataclasses import dataclass
 from datetime import datetime
 
+import pyarrow as pa
+
+from ingestion.bus.open import open_bus
+from ingestion.bus.port import DEAD_LETTERS_SUBSCRIPTION, MICROBATCH
+from ingestion.errors import BusUnavailable
 from ingestion.klines import Series
 from ingestion.provenance import Provenance
 from ingestion.raw_zone import Environment, RawZone
 from ingestion.settings import Settings
+from ingestion.stream_zone import StreamZone
 from warehouse.served_files import BARS, ServedFile
 from warehouse.serving import served_files
 
@@ -27,12 +33,37 @@ class SeriesStatus:
 
 
 @dataclass(frozen=True)
+class LiveStatus:
+    """What of one series came live and history has not taken over: bars, the files that have some, the end of the
+    newest bar, and when the collector had the one that it received last."""
+
+    symbol: str
+    interval: str
+    bars: int
+    files: int
+    last_close_time: datetime
+    last_received_at: datetime
+
+
+@dataclass(frozen=True)
+class BusStatus:
+    """What waits for the streaming run, since when, and the dead letters; or why nobody knows."""
+
+    waiting: int | None = None
+    waiting_since: datetime | None = None
+    dead_letters: int | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
 class Status:
-    """Everything `klinehouse status` shows."""
+    """Everything `klinehouse status` shows. `bus` is None where there has never been one."""
 
     home: str
     environment: Environment | None
     series: tuple[SeriesStatus, ...]
+    live: tuple[LiveStatus, ...]
+    bus: BusStatus | None
     quarantined: tuple[dict[str, object], ...]
 
 
@@ -41,7 +72,14 @@ def status(settings: Settings) -> Status:
     served = [file for file in served_files(settings) if file.table_name == BARS]
     raw = [_raw_status(zone, series) for series in zone.series()]
     published = [_served_status(series, files) for series, files in _by_series(served).items()]
-    return Status(str(settings.home), zone.environment(), (*raw, *published), tuple(zone.quarantined()))
+    return Status(
+        str(settings.home),
+        zone.environment(),
+        (*raw, *published),
+        _live_status(StreamZone(settings.raw_root)),
+        _bus_status(settings),
+        tuple(zone.quarantined()),
+    )
 
 
 def _raw_status(zone: RawZone, series: Series) -> SeriesStatus:
@@ -60,6 +98,38 @@ def _raw_status(zone: RawZone, series: Series) -> SeriesStatus:
         len(landed),
         tuple(sorted({source for provenance in provenances for source in provenance.sources})),
     )
+
+
+def _live_status(zone: StreamZone) -> tuple[LiveStatus, ...]:
+    columns = ["symbol", "interval", "open_time", "close_time", "ingested_at"]
+    told = [rows for _, rows in zone.survey(lambda file: zone.read(file).select(columns))]
+    if not told:
+        return ()
+    numbered = [rows.append_column("file", pa.array([at] * len(rows), pa.int32())) for at, rows in enumerate(told)]
+    found = (
+        pa.concat_tables(numbered)
+        .group_by(["symbol", "interval"], use_threads=False)
+        .aggregate(
+            [
+                *((name, "count_distinct") for name in ("open_time", "file")),
+                *((name, "max") for name in ("close_time", "ingested_at")),
+            ]
+        )
+    )
+    names = ["symbol", "interval", "open_time_count_distinct", "file_count_distinct"]
+    rows = found.select([*names, "close_time_max", "ingested_at_max"]).sort_by([(name, "ascending") for name in names])
+    return tuple(LiveStatus(*row.values()) for row in rows.to_pylist())
+
+
+def _bus_status(settings: Settings) -> BusStatus | None:
+    if settings.bus == "local" and not settings.bus_path.exists():
+        return None
+    try:
+        with open_bus(settings) as bus:
+            waiting, dead = bus.backlog(MICROBATCH), bus.backlog(DEAD_LETTERS_SUBSCRIPTION)
+    except BusUnavailable as error:
+        return BusStatus(problem=str(error))
+    return BusStatus(waiting.messages, waiting.oldest, dead.messages)
 
 
 def _by_series(files: list[ServedFile]) -> dict[Series, list[ServedFile]]:

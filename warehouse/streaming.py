@@ -4,9 +4,10 @@ One run at a time has the turn. Its successor warms up first and then waits for 
 after its batch, so a hand-over costs no latency. Killed anywhere, a batch comes again from the bus.
 """
 
+import signal
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -47,6 +48,12 @@ class BatchReport:
     system_lag: float | None
     backlog: int
     seconds: float
+
+    def __str__(self) -> str:
+        if self.watermark is None:
+            return f"no bars in {self.messages} messages"
+        bars = f"{self.rows} bars of {self.series} series"
+        return f"until {self.watermark:%Y-%m-%d %H:%M:%S}: {bars}, readable after {self.system_lag:.2f} s"
 
 
 def stream(
@@ -145,6 +152,19 @@ def _watermark_lag(newest: KlineMessage, visible: datetime) -> float:
     # Two clocks: the exchange's until it sent the bar, ours from when the collector had it.
     told = newest.event_time - newest.close_time
     return (told + micros(visible) - newest.received_time) / 1e6
+
+
+@contextmanager
+def until_asked() -> Iterator[Callable[[], str | None]]:
+    """Yields what tells why to end after SIGTERM or SIGINT, which do not interrupt a batch. In the main thread only."""
+    asked: list[str] = []
+    signals = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda *_: asked.append("it was asked to stop")) for number in signals]
+    try:
+        yield lambda: next(iter(asked), None)
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
 
 
 def older_than(age: timedelta) -> Callable[[], str | None]:

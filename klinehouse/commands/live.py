@@ -64,13 +64,10 @@ def stream(
     """
     from ingestion.bus.open import open_bus
     from warehouse import dbt
-    from warehouse.streaming import BatchReport, older_than
+    from warehouse.streaming import BatchReport, older_than, until_asked
     from warehouse.streaming import stream as run
 
     settings = load_settings()
-    asked_to_stop: list[str] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: asked_to_stop.append("it was asked to stop"))
     is_over = older_than(timedelta(seconds=seconds)) if seconds is not None else lambda: None
 
     def show(report: BatchReport) -> None:
@@ -78,11 +75,11 @@ def stream(
             print_json(dataclasses.asdict(report))
             sys.stdout.flush()
         else:
-            lag = "-" if report.system_lag is None else f"{report.system_lag:.2f} s"
-            out.print(f"{report.watermark}  {report.rows} bars of {report.series} series, readable after {lag}")
+            out.print(str(report), highlight=False)
 
     show_banner(settings)
-    dbt.warm_up(settings)
-    with open_bus(settings) as bus:
-        reason = run(settings, bus, show, lambda: next(iter(asked_to_stop), None) or is_over())
+    with until_asked() as asked:
+        dbt.warm_up(settings)
+        with open_bus(settings) as bus:
+            reason = run(settings, bus, show, lambda: asked() or is_over())
     err.print(f"The streaming run ends: {reason}.")

@@ -81,8 +81,11 @@ def simulate(
             sys.stdout.flush()
         else:
             streams = f", streams on {stream_url}" if stream_url else ""
-            err.print(f"Simulated exchange on {address}{streams}; stop it with Ctrl-C. Use it from another terminal:")
-            err.print(f"  KLINEHOUSE_ARCHIVE_URL={address} KLINEHOUSE_HOME=.klinehouse-simulated klinehouse backfill")
+            err.print(f"Simulated exchange on {address}{streams}; stop it with Ctrl-C. Elsewhere:", soft_wrap=True)
+            err.print(
+                f"  KLINEHOUSE_ARCHIVE_URL={address} KLINEHOUSE_HOME=.klinehouse-simulated klinehouse backfill",
+                soft_wrap=True,
+            )
 
     exchange = build_app(
         seed,

@@ -7,7 +7,8 @@ import typer
 
 from ingestion.settings import load_settings
 from klinehouse.app import End, Json, Start, app, environment_of, examples, instant, show_banner
-from klinehouse.output import err, megabytes, out, print_json, print_table, progress
+from klinehouse.output import err, out, print_json, print_table, progress
+from klinehouse.status_report import print_status
 
 
 @app.command(epilog=examples("klinehouse build", "klinehouse build --start 2024-07 --end 2024-08"))
@@ -47,29 +48,16 @@ def build(
 
 @app.command(epilog=examples("klinehouse status", "klinehouse status --json"))
 def status(json: Json = False) -> None:
-    """Show series, rows, first and last bar, sizes, and where the data came from."""
+    """Show series, rows, first and last bar, sizes, where the data came from, and how the live path stands."""
     from warehouse.status import status as read
 
     settings = load_settings()
     found = read(settings)
     if json:
-        print_json(
-            {"home": found.home, **environment_of(settings)}
-            | {"series": [dataclasses.asdict(series) for series in found.series], "quarantined": found.quarantined}
-        )
+        print_json(dataclasses.asdict(found) | environment_of(settings))
         return
     show_banner(settings)
-    columns = ["layer", "symbol", "interval", "rows", "first open", "last close", "size", "files", "from"]
-    rows = [
-        (
-            *(one.layer, one.symbol, one.interval, one.rows, one.first_open_time, one.last_close_time),
-            *(megabytes(one.bytes), one.files, ", ".join(one.sources)),
-        )
-        for one in found.series
-    ]
-    print_table(f"{found.home}: data of {found.environment or 'nothing yet'}", columns, rows)
-    for note in found.quarantined:
-        err.print(f"quarantined: {note['url']}: {note['reason']}", soft_wrap=True, markup=False)
+    print_status(found)
 
 
 @app.command(

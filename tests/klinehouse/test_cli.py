@@ -54,6 +54,7 @@ def test_status_shows_series_extent_and_origin(filled: dict[str, str]) -> None:
     assert (found["source_environment"], found["simulation"]) == ("simulated", "seed 1")
     raw = next(one for one in found["series"] if one["layer"] == "raw")
     assert (raw["rows"], raw["first_open_time"]) == (1440, "2024-01-01T00:00:00Z")
+    assert (found["live"], found["bus"]) == ([], None)
 
 
 def test_people_are_told_that_data_are_simulated(filled: dict[str, str]) -> None:

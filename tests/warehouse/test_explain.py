@@ -1,30 +1,37 @@
 """The story of a bar: where it came from, and its indicators computed again."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from support.homes import compute_tables, home, put, random_walk
+from support.streamed import streamed
 
 from ingestion.errors import UsageError
 from ingestion.klines import Series
 from ingestion.settings import Settings
+from ingestion.stream_zone import StreamZone
 from warehouse.explain import explain
 from warehouse.serving import publish
 
 SERIES = Series("BTCUSDT", "1h")
 START = datetime(2024, 1, 1, tzinfo=UTC)
+# Three more bars came live.
+END = 24 * 70
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     settings = home(tmp_path_factory.mktemp("explained"), symbols="BTCUSDT", interval="1h")
-    put(settings, SERIES, random_walk(SERIES, START, 24 * 70, missing=[500, 501]))
+    klines = random_walk(SERIES, START, END + 3, missing=[500, 501])
+    put(settings, SERIES, klines.slice(0, END - 2), covered_until=START + timedelta(hours=END))
+    StreamZone(settings.raw_root).write(streamed(klines.slice(END - 2)))
     compute_tables(settings)
     publish(settings)
     return settings
 
 
-@pytest.mark.parametrize("hours", [1500, 400, 40])
+@pytest.mark.parametrize("hours", [1676, 400, 40])
 @pytest.mark.parametrize("interval", ["1h", "4h"])
 def test_the_steps_lead_to_what_is_stored(built: Settings, interval: str, hours: int) -> None:
     found = explain(built, Series("BTCUSDT", interval), START + timedelta(hours=hours))
@@ -58,3 +65,15 @@ def test_a_bar_in_a_gap_names_the_gap(built: Settings) -> None:
 def test_a_time_at_which_no_bar_opens_says_so(built: Settings, at: datetime) -> None:
     with pytest.raises(UsageError, match="no bar that opens"):
         explain(built, SERIES, at)
+
+
+def test_a_bar_that_came_live_names_its_file(built: Settings) -> None:
+    found = explain(built, SERIES, START + timedelta(hours=END + 1))
+    (part,) = found.stream
+    assert (part.source, part.counting, found.bar["source"], found.answers) == ("stream", 1, "stream", [])
+    assert Path(part.file).exists()
+
+
+def test_a_bar_that_is_yet_to_come_says_where_the_series_ends(built: Settings) -> None:
+    with pytest.raises(UsageError, match="ends, so far, with the bar that opens at 2024-03-11T02:00:00"):
+        explain(built, SERIES, START + timedelta(hours=END + 3))

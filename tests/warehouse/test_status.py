@@ -3,13 +3,19 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
 from support.homes import compute_tables, home, put, random_walk
+from support.streamed import messages, streamed
 
+from ingestion.bus.open import open_bus
+from ingestion.bus.port import DEAD_LETTERS, KLINES, Message
 from ingestion.klines import Month, Series
+from ingestion.messages import encode
+from ingestion.stream_zone import StreamZone
 from warehouse.engine import connect
 from warehouse.measure import bars_by_month, extents, gaps, latest_bars
 from warehouse.serving import publish
-from warehouse.status import status
+from warehouse.status import BusStatus, LiveStatus, status
 
 START = datetime(2024, 1, 31, tzinfo=UTC)
 SERIES = Series("BTCUSDT", "1h")
@@ -31,7 +37,41 @@ def test_status_tells_rows_extent_and_sources_of_each_layer(tmp_path: Path) -> N
 
 def test_status_of_an_empty_home_is_empty(tmp_path: Path) -> None:
     found = status(home(tmp_path))
-    assert (found.environment, found.series, found.quarantined) == (None, (), ())
+    assert (found.environment, found.series, found.live, found.bus, found.quarantined) == (None, (), (), None, ())
+    assert not (tmp_path / "bus").exists()
+
+
+def test_status_tells_what_came_live_of_each_series(tmp_path: Path) -> None:
+    settings = home(tmp_path, symbols="BTCUSDT,ETHUSDT", interval="1h")
+    zone = StreamZone(settings.raw_root)
+    btc, eth = (streamed(random_walk(Series(symbol, "1h"), START, 30)) for symbol in ("BTCUSDT", "ETHUSDT"))
+    zone.write(pa.concat_tables([btc.slice(0, 6), eth.slice(0, 6)]))
+    zone.write(btc.slice(5, 25))  # over midnight, and one bar again
+    closed = START + timedelta(hours=30, milliseconds=-1)
+    assert status(settings).live == (
+        LiveStatus("BTCUSDT", "1h", 30, 3, closed, closed),
+        LiveStatus("ETHUSDT", "1h", 6, 1, START + timedelta(hours=6, milliseconds=-1), closed - timedelta(hours=24)),
+    )
+
+
+def test_status_tells_what_waits_on_the_bus_and_what_is_dead(tmp_path: Path) -> None:
+    settings = home(tmp_path)
+    with open_bus(settings) as bus:
+        bus.publish(KLINES, [encode(one) for one in messages(random_walk(SERIES, START, 2))])
+        bus.publish(DEAD_LETTERS, [Message(b"{")])
+    found = status(settings).bus
+    assert found is not None
+    assert (found.waiting, found.dead_letters, found.problem) == (2, 1, None)
+    assert found.waiting_since is not None
+
+
+def test_status_names_a_bus_that_cannot_be_read_and_tells_the_rest(tmp_path: Path) -> None:
+    settings = home(tmp_path)
+    settings.bus_path.parent.mkdir()
+    settings.bus_path.write_bytes(b"this is no queue" * 1000)
+    found = status(settings)
+    assert isinstance(found.bus, BusStatus)
+    assert str(settings.bus_path) in (found.bus.problem or "")
 
 
 def test_a_series_is_measured_in_bars_gaps_and_months(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from ingestion.klines import Series
 from ingestion.messages import encode
 from ingestion.settings import Settings
 from warehouse.serving import run_query
-from warehouse.streaming import SUCCEEDED, BatchReport, stream
+from warehouse.streaming import SUCCEEDED, BatchReport, stream, until_asked
 
 START = datetime(2024, 6, 30, 20, tzinfo=UTC)
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
@@ -93,6 +93,15 @@ def test_a_successor_takes_over_after_a_batch(settings: Settings, bus: Bus) -> N
     assert json.loads(successor[0].stdout.readline()) == {"rows": 2}
     successor[0].kill()
     successor[0].wait()
+
+
+def test_a_signal_ends_a_run_after_its_batch_and_means_what_it_did_afterwards() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with until_asked() as asked:
+        assert asked() is None
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert asked() == "it was asked to stop"
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_runs_killed_at_random_lose_and_double_nothing(settings: Settings, bus: Bus, tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
-from support.homes import home
+from support.homes import home, random_walk
+from support.streamed import streamed
 
 from ingestion.history.coverage import State, coverage
 from ingestion.history.run import land_history
@@ -15,6 +16,7 @@ from ingestion.settings import Settings
 from ingestion.simulator.faults import Faults
 from ingestion.simulator.outages import Outage
 from ingestion.simulator.server import build_app, running
+from ingestion.stream_zone import StreamZone
 
 NOW = datetime(2024, 11, 5, 12, 30, tzinfo=UTC)
 MONTHS = months_between(date(2024, 6, 1), date(2024, 12, 1))
@@ -61,3 +63,16 @@ def test_a_month_that_is_gone_is_missing_and_healed(landed: Settings) -> None:
     Path(file.path).write_bytes(content)
     assert line.cells[0].state is State.MISSING
     assert line.missing == [Month(2024, 6)]
+
+
+def test_a_month_that_only_the_stream_has_says_so_and_is_healed(tmp_path: Path) -> None:
+    settings = home(tmp_path)
+    series = Series("BTCUSDT", "1h")
+    StreamZone(settings.raw_root).write(streamed(random_walk(series, datetime(2024, 10, 31, tzinfo=UTC), 30)))
+    (line,) = coverage(RawZone(settings.raw_root), [series], Month(2024, 9), NOW)
+    assert [(cell.state, cell.streamed_until) for cell in line.cells] == [
+        (State.MISSING, None),
+        (State.STREAM, datetime(2024, 11, 1, tzinfo=UTC)),
+        (State.STREAM, datetime(2024, 11, 1, 6, tzinfo=UTC)),
+    ]
+    assert line.missing == months_between(date(2024, 9, 1), date(2024, 12, 1))
