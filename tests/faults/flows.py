@@ -6,13 +6,12 @@ kline and becomes a dead letter. Compacting: the files of a day are put together
 left.
 """
 
-import hashlib
 import json
 import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +23,7 @@ import pyarrow as pa
 import pyarrow.dataset  # reading a first file would import it, in each child
 import pyarrow.parquet as pq
 from support.homes import random_walk
-from support.streamed import messages
+from support.streamed import messages, rows_of
 
 from faults.queues import TOPOLOGY_AT_ONCE, Held, State
 from ingestion import microbatch
@@ -37,7 +36,6 @@ from ingestion.collector.spool import Spool
 from ingestion.klines import Series
 from ingestion.messages import KlineMessage, NoKline, decode, encode
 from ingestion.microbatch import Stretch, to_rows
-from ingestion.provenance import SOURCES
 from ingestion.settings import Settings
 from ingestion.store import write_durably
 from ingestion.stream_zone import StreamZone, one_row_per_bar
@@ -157,16 +155,13 @@ def stream(settings: Settings) -> None:
         )
 
 
-class _Warehouse:
-    """In the place of the warehouse, whose dbt takes seconds: it notes durably which bars of a stretch it found."""
+class NoWarehouse:
+    """In the place of the warehouse, whose dbt takes seconds."""
 
     def __init__(self, settings: Settings) -> None:
         self._home, self._zone = settings.home, StreamZone(settings.raw_root)
 
-    def apply(self, stretch: Stretch) -> None:
-        keys = sorted(_rows_of(self._zone.read(file) for file in self._zone.files(stretch.window)))
-        name = f"{stretch.window.start:%Y%m%dT%H%M}-{stretch.window.end:%Y%m%dT%H%M}"
-        write_durably(self._home / "shown" / name, json.dumps(keys).encode())
+    def apply(self, stretch: Stretch) -> None: ...
 
     def tidy(self) -> None: ...
 
@@ -177,6 +172,15 @@ class _Warehouse:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         pass
+
+
+class _Warehouse(NoWarehouse):
+    """Notes durably which bars of a stretch it found."""
+
+    def apply(self, stretch: Stretch) -> None:
+        keys = sorted(rows_of(self._zone.read(file) for file in self._zone.files(stretch.window)))
+        name = f"{stretch.window.start:%Y%m%dT%H%M}-{stretch.window.end:%Y%m%dT%H%M}"
+        write_durably(self._home / "shown" / name, json.dumps(keys).encode())
 
 
 def streamed(home: str) -> State:
@@ -224,21 +228,10 @@ def landed(home: str) -> State:
             state[path.name] = f"torn: {error}"
             continue
         tables.append(table)
-        if len(_rows_of([table])) < table.num_rows:
+        if len(rows_of([table])) < table.num_rows:
             state[path.name] = "a bar is there twice"
-    return state | {f"bar {symbol} {opened}": row for (symbol, _, opened), row in _rows_of(tables).items()}
-
-
-def _rows_of(tables: Iterator[pa.Table] | Sequence[pa.Table]) -> dict[tuple[str, str, int], str]:
-    """A digest of the row by symbol, interval and open time: the most trusted source's, of those the latest."""
-    found: dict[tuple[str, str, int], tuple[int, float, str]] = {}
-    for table in tables:
-        for row in table.to_pylist():
-            key = row["symbol"], row["interval"], round(row["open_time"].timestamp() * 1_000_000)
-            digest = hashlib.sha256(json.dumps(row, default=str, sort_keys=True).encode()).hexdigest()[:16]
-            choice = SOURCES.index(row["source"]), -row["ingested_at"].timestamp(), digest
-            found[key] = min(found.get(key, choice), choice)
-    return {key: digest for key, (_, _, digest) in found.items()}
+    bars = rows_of(tables)
+    return state | {f"bar {symbol} {opened}": str(bar) for (symbol, _, opened), bar in bars.items()}
 
 
 # --- compacting --------------------------------------------------------------------------------------------------

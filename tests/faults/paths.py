@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
-from faults import flows, queues
+from faults import flows, queues, traffic
 from ingestion.history import run as history
 from ingestion.klines import Month
 from ingestion.raw_zone import RawZone
@@ -217,6 +217,8 @@ _RUN: dict[str, Callable[[Step], None]] = {
     "collecting": lambda step: flows.collect(step.home),
     "streaming": lambda step: flows.stream(step.load()),
     "compacting": lambda step: flows.compact(step.home),
+    "source": lambda step: traffic.source(step.load(), **step.arguments),
+    "sink": lambda step: traffic.sink(step.load()),
 }
 _VISIBLE: dict[str, Callable[[Step], State]] = {
     "landing": _landed,
