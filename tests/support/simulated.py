@@ -31,7 +31,7 @@ from ingestion.microbatch import to_rows
 from tests.support.fake_time import FakeTime
 from tests.support.live import START, values
 
-STALE_AFTER, CONNECT_TIMEOUT = 45.0, 10.0
+STALE_AFTER = 45.0
 # Seconds that an answer of REST takes; the exchange's own weights.
 LATENCY, KLINES_WEIGHT, TIME_WEIGHT = 0.2, 2, 1
 
@@ -43,7 +43,7 @@ class Line:
         self._world, self.series = world, series
         self.opened_at = self.data_at = world.now
         self.retiring = self.left = False
-        self._is_refused = world.refuses
+        self._is_refused, self._refused_after = world.refuses, world.refusal
         self._deaf_since: float | None = None
         self._ends_at = world.now + world.life
         self._ready_at = world.now + world.handshake
@@ -67,7 +67,7 @@ class Line:
     def closed(self) -> bool:
         now = self._world.now
         if self._is_refused:
-            return now - self.opened_at >= CONNECT_TIMEOUT
+            return now - self.opened_at >= self._refused_after
         is_stale = self._deaf_since is not None and now - self._deaf_since > STALE_AFTER
         return self.left or is_stale or now >= self._ends_at
 
@@ -86,7 +86,7 @@ class World(FakeTime):
         self.most_bars = most_bars
         self.series = series
         self._path, self._number_of_shards = path, shards
-        self.life, self.max_age, self.handshake = 86_400.0, 82_800.0, 1.0
+        self.life, self.max_age, self.handshake, self.refusal = 86_400.0, 82_800.0, 1.0, 0.0
         self.refuses = self.rest_fails = False
         self.lines: list[Line] = []
         self.tried: list[float] = []

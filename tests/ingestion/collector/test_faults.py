@@ -18,7 +18,8 @@ from tests.support.live import until
 from tests.support.simulated import World
 
 FAULTS = 500
-THREE = [Series(f"SIM{number}USDT", "1m") for number in range(3)]
+# Bars that close more rarely than a minute: none is found to be missing by the next one alone.
+THREE = [Series(f"SIM{number}USDT", "3m") for number in range(3)]
 
 
 @pytest.fixture(autouse=True)
@@ -54,12 +55,14 @@ def partition(world: World) -> float:
     """Nothing goes through, in either direction, for up to five minutes."""
     seconds = world.chance.uniform(5, 300)
     half_open(world)
+    world.refusal = 10.0  # by the client's own patience
     return blocked(world, seconds, "refuses", "rest_fails")
 
 
 def refused(world: World) -> float:
     """Names, certificates, or the exchange itself say no, for up to two minutes, after a drop."""
     drop(world)
+    world.refusal = 0.0
     return blocked(world, world.chance.uniform(1, 120), "refuses")
 
 
