@@ -24,7 +24,7 @@ SCHEMA_VERSION = 1
 MAX_BYTES = 8192
 
 # 20 digits before the point and 8 after it are what decimal(28, 8) holds.
-_DECIMAL = re.compile(r"-?\d{1,20}(?:\.\d{1,8})?")
+_DECIMAL = re.compile(r"-?\d{1,20}(?:\.\d{1,8})?", re.ASCII)
 _INSTANTS = ("open_time", "close_time", "event_time", "received_time")
 # 2000 to 2100: anything else is another unit, or no time.
 _EARLIEST, _LATEST = 946_684_800_000_000, 4_102_444_800_000_000

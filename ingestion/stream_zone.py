@@ -82,8 +82,8 @@ class StreamZone(Store):
         content = sink.getvalue()
         name = f"{hashlib.sha256(content).hexdigest()[:32]}.parquet"
         path = f"{self.root}/{_STREAM}/date={day}/{name}"
-        if not self._fs.exists(path):
-            self._write(path, content)
+        # Also over a file that is there: who was killed while writing it may not have made its name durable.
+        self._write(path, content)
         return StreamFile(day, name, self._address(path))
 
     def files(self, window: Window | None = None) -> list[StreamFile]:

@@ -26,7 +26,8 @@ _WORKERS = 4
 _PAGE_BARS = 999
 # A bar that has just closed may still be corrected; the stream has it a moment later anyway.
 _SETTLING = timedelta(seconds=2)
-_FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
+# Once REST is back, every series is whole again within a minute.
+_FIRST_WAIT, _LONGEST_WAIT = 1.0, 45.0
 _MONTH = 31 * 86_400_000_000
 
 

@@ -6,7 +6,7 @@ Time that is meant as bars is the exchange's: the latest event time heard. Time 
 import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from queue import Empty, Queue
 from typing import Any
@@ -59,15 +59,17 @@ class Core:
         spool: Spool,
         publisher: Publisher,
         metrics: Metrics,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._monotonic = monotonic
         self._series, self._clock, self._events, self._shards, self._fetcher = series, clock, events, shards, fetcher
         self._spool, self._publisher, self._metrics = spool, publisher, metrics
         self._stopping = threading.Event()
-        self._wants = Wants()
+        self._wants = Wants(monotonic)
         self._sequences = self._restored()
         self._holding_since: dict[Series, float] = {}
         self._ticked_at = 0.0
-        self._polled_at = [time.monotonic()] * len(shards)
+        self._polled_at = [monotonic()] * len(shards)
         self.latest: dict[Series, Latest] = {}
         self.last_closed: dict[Series, int] = {}
         self.last_message: float | None = None  # in seconds since 1970
@@ -79,13 +81,17 @@ class Core:
     def run(self) -> None:
         """Until stopped; what has been heard until then is kept."""
         while not self._stopping.is_set():
-            self._handle(self._take(_TICK))
-            self._tick()
-            self._ask()
+            self.step(_TICK)
         for shard in self._shards:
             shard.leave()
         while events := self._take(0):
             self._handle(events)
+
+    def step(self, wait: float) -> None:
+        """Handle what has come, or what comes first within `wait` seconds, and what is due."""
+        self._handle(self._take(wait))
+        self._tick()
+        self._ask()
 
     @property
     def behind(self) -> list[Series]:
@@ -131,7 +137,7 @@ class Core:
             self._metrics.errors.labels("frame_ahead_of_time").inc()
             self._wants.want(frame.series)  # which asks for the exchange's time
             return []
-        self.last_message, self.last_heard = received_time / 1e6, time.monotonic()
+        self.last_message, self.last_heard = received_time / 1e6, self._monotonic()
         self._clock.heard(frame.event_time)
         self._see(frame.series, Latest(frame.open_time, frame.prices["close"], frame.event_time, frame.closed))
         return self._closed(sequence, frame.message(received_time)) if frame.closed else []
@@ -210,7 +216,7 @@ class Core:
         self._publisher.wake()
 
     def _tick(self) -> None:
-        now = time.monotonic()
+        now = self._monotonic()
         if now - self._ticked_at < _TICK:
             return
         self._ticked_at = now

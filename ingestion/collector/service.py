@@ -29,6 +29,7 @@ from ingestion.grid import micros
 from ingestion.klines import Series
 from ingestion.raw_zone import Environment, RawZone
 from ingestion.settings import Settings
+from ingestion.store import make_folder
 
 _LOG = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class Service:
         Raises ConfigurationError where this home cannot be collected for, CollectorFailed for what nobody foresaw.
         """
         settings = self._settings
-        settings.spool_path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(settings.spool_path.parent)
         try:
             with FileLock(settings.spool_path.with_suffix(".lock"), timeout=0):
                 app = build_app(lambda: self._health, lambda: self._obstacle, self._metrics.registry)

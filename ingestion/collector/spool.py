@@ -16,6 +16,7 @@ from ingestion.bus.port import Message
 from ingestion.errors import ConfigurationError, KlinehouseError
 from ingestion.klines import Series
 from ingestion.messages import KlineMessage, encode
+from ingestion.store import make_folder
 
 _SCHEMA = """
 create table if not exists messages (
@@ -50,7 +51,7 @@ class Spool:
     def __init__(self, path: Path, max_bytes: int) -> None:
         self._path, self._max_bytes = path, max_bytes
         self._lock = threading.Lock()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         try:
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             # FULL: with NORMAL a power cut takes commits back.

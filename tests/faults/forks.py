@@ -47,6 +47,14 @@ class Forks:
         answer = self._ask(action="recovery", step=asdict(step), mutant=mutant)
         return answer["visible"], answer["failure"], answer["settled"]
 
+    def traffic(self, source: Step, sink: Step, bars: int, kills: int, seed: int) -> tuple[dict[str, int], list[str]]:
+        """Run source and sink side by side and kill them at random instants, see `programs/forkserver.py`; how many
+        kills of which fell, and how they failed at their end."""
+        answer = self._ask(
+            action="traffic", source=asdict(source), sink=asdict(sink), bars=bars, kills=kills, seed=seed
+        )
+        return answer["killed"], answer["failures"]
+
     def unavailable(self) -> str | None:
         """Why nothing can be traced here; None when it can."""
         return cast("str | None", self._ask(action="unavailable"))

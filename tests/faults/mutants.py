@@ -140,10 +140,82 @@ QUEUE_MUTANTS = {
     ),
 }
 
+_STREAMING, _MICROBATCH, _ZONE = "warehouse.streaming", "ingestion.microbatch", "ingestion.stream_zone"
+_SPOOL, _PUBLISHER = "ingestion.collector.spool", "ingestion.collector.publisher"
+_FOR_STRETCHES = "            for stretch in land(batch, self._zone):\n"
+
+LIVE_MUTANTS = {
+    "no fsync of a file of the stream": Mutant("messages landed", _STORE, "            os.fsync(file.fileno())\n", ""),
+    "no fsync of the folder of a file of the stream": Mutant(
+        "messages landed", _STORE, "        sync_folder(path.parent)\n", ""
+    ),
+    "a file of the stream written under its final name": Mutant(
+        "messages landed",
+        _STORE,
+        "    make_folder(path.parent)\n",
+        "    make_folder(path.parent)\n    path.write_bytes(content)\n    return\n",
+    ),
+    "acknowledged before landed": Mutant(
+        "messages landed", _STREAMING, _FOR_STRETCHES, "            finish(self._bus, batch)\n" + _FOR_STRETCHES
+    ),
+    "acknowledged before visible": Mutant(
+        "messages landed",
+        _STREAMING,
+        _FOR_STRETCHES,
+        "            finish(self._bus, batch) if (landed := land(batch, self._zone)) else None\n"
+        "            for stretch in landed:\n",
+    ),
+    "what is no kline acknowledged": Mutant(
+        "messages landed",
+        _MICROBATCH,
+        "[received.ack_id for received in batch.accepted]",
+        "batch.ack_ids",
+    ),
+    "a bar that came twice kept twice": Mutant(
+        "messages landed",
+        _ZONE,
+        "    return rows.filter(",
+        "    return rows\n    return rows.filter(",
+    ),
+    "files named by chance": Mutant(
+        "messages landed", _ZONE, "hashlib.sha256(content)", "hashlib.sha256(str(datetime.now(UTC)).encode())"
+    ),
+    "files removed before they are put together": Mutant(
+        "files put together",
+        _ZONE,
+        "        written = self.write(rows) if rows.num_rows else []\n",
+        "        for file in files:\n            self._remove(self._path(file))\n"
+        "        written = self.write(rows) if rows.num_rows else []\n",
+    ),
+    "removed from the spool before the bus has it": Mutant(
+        "bars collected",
+        _PUBLISHER,
+        "                self._bus.publish(KLINES, [one.message for one in batch])\n"
+        "                self._done(batch)\n",
+        "                self._done(batch)\n"
+        "                self._bus.publish(KLINES, [one.message for one in batch])\n",
+    ),
+    "the spool's log not synced at each commit": Mutant(
+        "bars collected", _SPOOL, "pragma synchronous = full", "pragma synchronous = normal"
+    ),
+    "no fsync of the folder of the spool": Mutant(
+        "bars collected", _SPOOL, "make_folder(path.parent)", "path.parent.mkdir(parents=True, exist_ok=True)"
+    ),
+    "watermarks in a transaction of their own": Mutant(
+        "bars collected",
+        _SPOOL,
+        '            connection.executemany("insert into messages',
+        '            connection.executemany("insert or replace into watermarks values (?, ?, ?)", marks)\n'
+        '            connection.execute("commit")\n            connection.execute("begin immediate")\n'
+        '            connection.executemany("insert into messages',
+    ),
+    "the newest of the spool first": Mutant("bars collected", _SPOOL, "order by id limit", "order by id desc limit"),
+}
+
 
 def applied(name: str, step: Step) -> Step:
     """Put a mutant into this process, for good; returns the step to run."""
-    mutant = (MUTANTS | QUEUE_MUTANTS)[name]
+    mutant = (MUTANTS | QUEUE_MUTANTS | LIVE_MUTANTS)[name]
     if not mutant.module:
         statements = _edited(mutant, step.arguments["statements"])
         return replace(step, arguments=step.arguments | {"statements": statements})

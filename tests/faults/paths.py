@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
-from faults import queues
+from faults import flows, queues, traffic
 from ingestion.history import run as history
 from ingestion.klines import Month
 from ingestion.raw_zone import RawZone
@@ -215,6 +215,11 @@ _RUN: dict[str, Callable[[Step], None]] = {
     "publishing": _publish,
     "queueing": lambda step: queues.publish(step.home),
     "consuming": lambda step: queues.consume(step.home),
+    "collecting": lambda step: flows.collect(step.home),
+    "streaming": lambda step: flows.stream(step.load()),
+    "compacting": lambda step: flows.compact(step.home),
+    "source": lambda step: traffic.source(step.load(), **step.arguments),
+    "sink": lambda step: traffic.sink(step.load()),
 }
 _VISIBLE: dict[str, Callable[[Step], State]] = {
     "landing": _landed,
@@ -222,8 +227,14 @@ _VISIBLE: dict[str, Callable[[Step], State]] = {
     "publishing": _served,
     "queueing": lambda step: queues.visible(step.home),
     "consuming": lambda step: queues.visible(step.home),
+    "collecting": lambda step: flows.collected(step.home),
+    "streaming": lambda step: flows.streamed(step.home),
+    "compacting": lambda step: flows.landed(step.home),
 }
 _SETTLED: dict[str, Callable[[Step], State]] = {
     "publishing": _leftovers,
     "consuming": lambda step: queues.left_over(step.home),
+    "collecting": lambda step: flows.left_in_spool(step.home),
+    "streaming": lambda step: flows.left_on_the_bus(step.home),
+    "compacting": lambda step: flows.names_of_files(step.home),
 }

@@ -20,7 +20,7 @@ from ingestion.bus.port import DEAD_LETTERS_SUBSCRIPTION, KLINES, MICROBATCH, MO
 from ingestion.store import write_durably
 
 # Two kills are two deliveries; the third must not be one too many, and poison needs no more.
-_TOPOLOGY = tuple(
+TOPOLOGY_AT_ONCE = tuple(
     replace(
         one,
         min_backoff=timedelta(0),
@@ -42,8 +42,8 @@ def _path(home: str) -> Path:
 
 def publish(home: str) -> None:
     """Publish the batches that are not there yet."""
-    with LocalBus(_path(home), _TOPOLOGY) as bus:
-        there = _Held.by(home).of(MONITORING)
+    with LocalBus(_path(home), TOPOLOGY_AT_ONCE) as bus:
+        there = Held.by(home).of(MONITORING)
         for batch, texts in _BATCHES.items():
             if not there.keys() & set(texts):
                 bus.publish(KLINES, [Message(text.encode(), {"batch": batch}) for text in texts])
@@ -52,8 +52,8 @@ def publish(home: str) -> None:
 
 def consume(home: str) -> None:
     """Until nothing is left. Time stands still meanwhile, and what a killed run had leased is there again."""
-    now = max(time.time(), _Held.by(home).leased_until + 1)
-    with LocalBus(_path(home), _TOPOLOGY, clock=lambda: now) as bus:
+    now = max(time.time(), Held.by(home).leased_until + 1)
+    with LocalBus(_path(home), TOPOLOGY_AT_ONCE, clock=lambda: now) as bus:
         while bus.backlog(MICROBATCH).messages:
             received = bus.pull(MICROBATCH, max_messages=3, max_bytes=1 << 20, wait=0)
             good = [one for one in received if one.message.data != _POISON.encode()]
@@ -65,7 +65,7 @@ def consume(home: str) -> None:
 
 def visible(home: str) -> State:
     """Batches by what is on the bus of them, and messages by what became of them; damage by its name."""
-    held, state = _Held.by(home), {}
+    held, state = Held.by(home), {}
     landed = {path.name for path in Path(home).glob("landed/[!.]*")}
     for batch, texts in _BATCHES.items():
         monitored = [text for text in texts if held.of(MONITORING)[text] == 1]
@@ -76,7 +76,7 @@ def visible(home: str) -> State:
     return state | ({"damage": held.damage} if held.damage else {})
 
 
-def _became(held: "_Held", text: str, landed: bool) -> str:
+def _became(held: "Held", text: str, landed: bool) -> str:
     """A message that has landed may wait still: its acknowledgement comes after that."""
     waits, dead = held.of(MICROBATCH)[text], held.of(DEAD_LETTERS_SUBSCRIPTION)[text]
     if landed and waits <= 1:
@@ -86,15 +86,16 @@ def _became(held: "_Held", text: str, landed: bool) -> str:
 
 def left_over(home: str) -> State:
     """What waits for the consumer still."""
-    return {"left": str(_Held.by(home).of(MICROBATCH).total())}
+    return {"left": str(Held.by(home).of(MICROBATCH).total())}
 
 
 @dataclass(frozen=True)
-class _Held:
-    """The messages that the subscriptions hold, by the name of the subscription; what is wrong with the file; and when
-    the last lease ends, in seconds since 1970."""
+class Held:
+    """The messages that the subscriptions hold, by the name of the subscription, and all in their order; what is wrong
+    with the file; and when the last lease ends, in seconds since 1970."""
 
     messages: dict[str, Counter[str]]
+    order: tuple[str, ...] = ()
     damage: str = ""
     leased_until: float = 0.0
 
@@ -102,7 +103,7 @@ class _Held:
         return self.messages.get(subscription, Counter())
 
     @classmethod
-    def by(cls, home: str) -> "_Held":
+    def by(cls, home: str) -> "Held":
         """Read from a copy: to open the file itself would already repair it."""
         if not _path(home).exists():
             return cls({})
@@ -114,7 +115,7 @@ class _Held:
                 return cls._read(db) if made else cls({})
 
     @classmethod
-    def _read(cls, db: sqlite3.Connection) -> "_Held":
+    def _read(cls, db: sqlite3.Connection) -> "Held":
         held: dict[str, Counter[str]] = {}
         rows = db.execute(
             "select s.name, cast(m.data as text) from deliveries d join messages m on m.id = d.message "
@@ -122,6 +123,7 @@ class _Held:
         )
         for name, text in rows:
             held.setdefault(name, Counter())[text] += 1
+        order = db.execute("select cast(data as text) from messages order by id").fetchall()
         (until,) = db.execute("select coalesce(max(due_at), 0) / 1e6 from deliveries").fetchone()
         (check,) = db.execute("pragma integrity_check").fetchone()
         wrong = {
@@ -130,4 +132,4 @@ class _Held:
         }
         found = [] if check == "ok" else [check]
         found += [what for what, query in wrong.items() if db.execute(query).fetchall()]
-        return cls(held, ", ".join(found), until)
+        return cls(held, tuple(text for (text,) in order), ", ".join(found), until)

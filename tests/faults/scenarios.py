@@ -5,7 +5,7 @@ paths, so the home always lies at the same place.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +14,7 @@ from typing import Any
 
 from support.homes import build_all, build_window, home, put, random_walk
 
+from faults import flows
 from faults.forks import Forks
 from faults.paths import State, Step
 from ingestion.klines import Month, Series
@@ -165,6 +166,24 @@ def queues(forks: Forks, folder: Path, place: Path) -> list[Scenario]:
     (place / "told").mkdir(parents=True)
     published = ready(forks, "messages published", Step("queueing", str(place)), folder / "without a bus")
     return [published, ready(forks, "messages consumed", Step("consuming", str(place)), folder / "with messages")]
+
+
+def live(forks: Forks, folder: Path, place: Path) -> list[Scenario]:
+    """The live path: bars through the spool to the bus, from there into the raw zone, and files put together."""
+    forms: tuple[tuple[str, str, Callable[[str], None]], ...] = (
+        ("bars collected", "collecting", lambda home: None),
+        ("messages landed", "streaming", flows.send),
+        ("files put together", "compacting", flows.scatter),
+    )
+    found = []
+    for name, path, prepare in forms:
+        shutil.rmtree(place, ignore_errors=True)
+        # As in `queues`: to make these folders would make other names durable too.
+        for part in ("told", "shown"):
+            (place / part).mkdir(parents=True)
+        prepare(str(place))
+        found.append(ready(forks, name, Step(path, str(place), flows.SETTINGS), folder / name))
+    return found
 
 
 def publishings(forks: Forks, folder: Path, place: Path) -> list[Scenario]:

@@ -6,14 +6,17 @@ One request a line of JSON comes in, one answer a line goes out. It has one thre
 import gc
 import json
 import os
+import random
+import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from faults import mutants, paths, tracer
+from faults import mutants, paths, tracer, traffic
 from faults.power import cut_power
 
 
@@ -82,10 +85,55 @@ def _in_a_child(work: Callable[[], Any]) -> Any:
     return json.loads(told)
 
 
+def _traffic(source: dict[str, Any], sink: dict[str, Any], bars: int, kills: int, seed: int) -> dict[str, Any]:
+    """Run both side by side to their end; until then kill the sink so many times at random instants, and after every
+    fourth time the source, and start them again. Returns how many kills fell on a living process, and failures."""
+    chance, home = random.Random(seed), source["home"]
+    killed, failures = {"source": 0, "sink": 0}, []
+
+    def end(name: str, child: int) -> None:
+        os.kill(child, signal.SIGKILL)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        killed[name] += status == -signal.SIGKILL
+
+    traffic.numbered(bars)  # once, for all children
+    traffic.allow(home, 0)
+    running = {"source": _started(source), "sink": _started(sink)}
+    steps = {"source": source, "sink": sink}
+    for number in range(1, kills + 1):
+        traffic.allow(home, bars * number // (kills + 1))
+        time.sleep(chance.uniform(0, 0.15))
+        for name in ("sink", "source") if number % 4 == 0 else ("sink",):
+            end(name, running[name])
+            running[name] = _started(steps[name])
+    traffic.allow(home, bars)
+    for name in ("source", "sink"):
+        status = os.waitstatus_to_exitcode(os.waitpid(running[name], 0)[1])
+        failures += [f"the {name} ended with {status}"] if status else []
+        traffic.end(home)
+    return {"killed": killed, "failures": failures}
+
+
+def _started(step: dict[str, Any]) -> int:
+    """Run a step in a child; returns its number."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            paths.run(paths.Step(**step))
+            status = 0
+        except BaseException:  # noqa: BLE001 - it is seen by its status, and why on the screen
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return child
+
+
 _ACTIONS: dict[str, Callable[..., Any]] = {
     "run": _run,
     "state": _state,
     "recovery": _recovery,
+    "traffic": _traffic,
     "unavailable": tracer.unavailable,
 }
 
