@@ -8,6 +8,16 @@ import pytest
 from support import pubsub_emulator as emulator
 
 _DATA = os.environ.get("KLINEHOUSE_TEST_DATA")
+# Folders whose files take longest, in this order: begun last, they would leave all but one worker idle at the end.
+_LONGEST = ("orchestration", "warehouse", "faults", "klinehouse")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        return _LONGEST.index(folder) if folder in _LONGEST else len(_LONGEST)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True)
