@@ -47,8 +47,10 @@ def of_live() -> None:
     text = HEADER.format(
         title=": live", command=command, machine=machine(), day=datetime.now(UTC).date(), data=", 5m bars"
     )
-    figures, lags = live.live(closes=300, series=3, speed=100.0)
+    figures, lags = live.live(closes=1000, series=3, speed=150.0)
     text += table("`benchmarks/live.py`, three series", live.__doc__ or "", figures) + histogram(lags)
+    hundred = live.many(closes=2000, series=100, speed=60.0)
+    text += table("`benchmarks/live.py`, a hundred series", "As before, on a month of history.", hundred)
     text += table("`benchmarks/bus.py`", bus.__doc__ or "", bus.bus())
     text += table("`benchmarks/chaos.py`", chaos.__doc__ or "", chaos.chaos(chaos.Plan()))
     text += table("`benchmarks/collector.py`", collector.__doc__ or "", collector.collect(days=7, seconds=120))
