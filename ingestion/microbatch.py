@@ -167,8 +167,4 @@ def stretches(rows: pa.Table) -> list[Stretch]:
 def finish(bus: Bus, batch: Batch) -> None:
     """Acknowledge what is visible now, and give back what was refused: after its attempts it is a dead letter."""
     bus.acknowledge(MICROBATCH, [received.ack_id for received in batch.accepted])
-    by_reason: dict[str, list[Received]] = {}
-    for received, reason in batch.refused:
-        by_reason.setdefault(reason, []).append(received)
-    for reason, messages in by_reason.items():
-        bus.reject(MICROBATCH, messages, reason)
+    bus.reject(MICROBATCH, batch.refused)

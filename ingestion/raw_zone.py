@@ -209,11 +209,14 @@ class RawZone(Store):
         every = pa.concat_tables([known, found.cast(DIFFERENCE_SCHEMA)])
         first = every.group_by(keys, use_threads=False).aggregate([("found_at", "min")])
         rows = first.rename_columns([*keys, "found_at"]).select(DIFFERENCE_SCHEMA.names).sort_by("open_time")
+        path = self._differences_path(series, month)
         if rows.num_rows == known.num_rows:
+            if found.num_rows:
+                self._settle(path)
             return
         sink = pa.BufferOutputStream()
         pq.write_table(rows.cast(DIFFERENCE_SCHEMA), sink, compression="zstd")
-        self._write(self._differences_path(series, month), sink.getvalue())
+        self._write(path, sink.getvalue())
 
     def read_differences(self, series: Series, month: Month) -> pa.Table:
         """What sources disagreed about in one month, in DIFFERENCE_SCHEMA; empty when they never did."""

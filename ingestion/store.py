@@ -42,6 +42,11 @@ class Store:
         else:
             self._fs.pipe_file(path, bytes(content), mode="create" if keep_existing else "overwrite")
 
+    def _settle(self, path: str) -> None:
+        """Make the name of a file durable that is there: who was killed while writing it may not have come to that."""
+        if self._local:
+            sync_folder(Path(path).parent)
+
     def _remove(self, path: str) -> None:
         with suppress(FileNotFoundError):  # another process was first
             self._fs.rm_file(path)
@@ -61,10 +66,8 @@ def write_durably(path: Path, content: bytes | pa.Buffer, *, keep_existing: bool
             file.flush()
             os.fsync(file.fileno())
         if keep_existing:
-            try:
+            with suppress(FileExistsError):
                 os.link(temporary, path)
-            except FileExistsError:
-                return
         else:
             temporary.rename(path)
         sync_folder(path.parent)

@@ -14,8 +14,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import websocket
-from websocket import ABNF, continuous_frame, frame_buffer
+from websocket import ABNF
 
+from ingestion.binance.bounded import BoundedWebSocket, TooMuch
 from ingestion.binance.http import SIMULATED_HEADER
 from ingestion.errors import UsageError
 from ingestion.klines import INTERVAL_MICROS, Series, grid_micros
@@ -206,35 +207,13 @@ def _shown(value: object) -> str:
     return repr(value)[:80]
 
 
-class _BoundedFrames(frame_buffer):
-    """Refuses a frame by the length that it declares, before any of it is read."""
-
-    def recv_length(self) -> None:
-        super().recv_length()
-        if self.length is not None and self.length > MAX_BYTES:
-            raise StreamLost("too_large", f"a frame of {self.length} bytes; it has at most {MAX_BYTES}")
-
-
-class _BoundedMessage(continuous_frame):
-    """Refuses a message whose fragments add up to too much."""
-
-    def add(self, frame: ABNF) -> None:
-        super().add(frame)
-        if self.cont_data and len(self.cont_data[1]) > MAX_BYTES:
-            raise StreamLost("too_large", f"a message of more than {MAX_BYTES} bytes")
-
-
 class StreamSocket:
     """One WebSocket to the exchange's combined streams, of one thread. Every failure is a StreamLost."""
 
     def __init__(self, base: str, timeout: float) -> None:
-        self._socket = websocket.WebSocket(skip_utf8_validation=True, sockopt=_NO_DELAY)
-        self._socket.frame_buffer = _BoundedFrames(self._socket._recv, skip_utf8_validation=True)
-        self._socket.cont_frame = _BoundedMessage(fire_cont_frame=False, skip_utf8_validation=True)
+        self._socket = BoundedWebSocket(MAX_BYTES, timeout, _NO_DELAY)
         try:
-            self._socket.connect(  # type: ignore[no-untyped-call]
-                f"{base}/stream", timeout=timeout, redirect_limit=0, suppress_origin=True
-            )
+            self._socket.open(f"{base}/stream")
         except _FAILURES as error:
             raise StreamLost("refused", f"{base} could not be reached: {_reason(error)}") from error
 
@@ -286,6 +265,8 @@ def _lost() -> Iterator[None]:
     """Turns the failures of the socket into StreamLost."""
     try:
         yield
+    except TooMuch as error:
+        raise StreamLost("too_large", str(error)) from error
     except _FAILURES as error:
         raise StreamLost("dropped", _reason(error)) from error
 

@@ -66,11 +66,11 @@ class LocalBus:
             with self._transaction() as now:
                 self._queue.acknowledge(known, chunk, now)
 
-    def reject(self, subscription: str, received: Sequence[Received], reason: str) -> None:
+    def reject(self, subscription: str, refused: Sequence[tuple[Received, str]]) -> None:
         known = self._known(subscription)
-        for chunk in _chunks(received):
+        for chunk in _chunks(refused):
             with self._transaction() as now:
-                self._queue.reject(known, [one.ack_id for one in chunk], reason, now)
+                self._queue.reject(known, [(one.ack_id, reason) for one, reason in chunk], now)
 
     def extend(self, subscription: str, ack_ids: Sequence[str], seconds: float) -> None:
         known, lease = self._known(subscription), min(timedelta(seconds=seconds), MAX_LEASE)

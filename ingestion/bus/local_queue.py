@@ -164,9 +164,10 @@ class Queue:
         )
         self._forget(message for message, _ in deliveries)
 
-    def reject(self, subscription: Subscription, ack_ids: Iterable[str], reason: str, now: int) -> None:
+    def reject(self, subscription: Subscription, refused: Iterable[tuple[str, str]], now: int) -> None:
         number = self._numbers[subscription.name]
-        for message, attempts in map(parsed, ack_ids):
+        for ack_id, reason in refused:
+            message, attempts = parsed(ack_id)
             is_leased = self._db.execute(
                 "select 1 from deliveries "
                 "where message = ? and subscription = ? and attempts = ? and leased and due_at > ?",

@@ -101,8 +101,8 @@ class Bus(Protocol):
     def acknowledge(self, subscription: str, ack_ids: Sequence[str]) -> None:
         """The messages are done with. An id whose lease has run out is ignored: the message will come again."""
 
-    def reject(self, subscription: str, received: Sequence[Received], reason: str) -> None:
-        """Give messages back: they come again after the backoff, or become dead letters with this reason."""
+    def reject(self, subscription: str, refused: Sequence[tuple[Received, str]]) -> None:
+        """Give messages back, each with why: they come again after the backoff, or become dead letters that say it."""
 
     def extend(self, subscription: str, ack_ids: Sequence[str], seconds: float) -> None:
         """Lease messages for so many seconds from now, MAX_LEASE at most; 0 gives them back: at once, on Pub/Sub after

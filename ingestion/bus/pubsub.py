@@ -90,21 +90,22 @@ class PubSubBus:
                     retry=retry(self._timeout),
                 )
 
-    def reject(self, subscription: str, received: Sequence[Received], reason: str) -> None:
+    def reject(self, subscription: str, refused: Sequence[tuple[Received, str]]) -> None:
         """After the last delivery the message is published to the dead-letter topic from here, as only we know why.
 
         The service's own dead-letter policy is left with those that nobody rejects.
         """
         known = self._known(subscription)
-        last = [one for one in received if one.delivery_attempt >= known.max_delivery_attempts]
+        last = [both for both in refused if both[0].delivery_attempt >= known.max_delivery_attempts]
         if known.dead_letter_topic and last:
             letters = [
-                dead_letter(one.message, known.name, reason, one.delivery_attempt, one.published_at) for one in last
+                dead_letter(one.message, known.name, reason, one.delivery_attempt, one.published_at)
+                for one, reason in last
             ]
             self.publish(known.dead_letter_topic, letters)
-            self.acknowledge(subscription, [one.ack_id for one in last])
-            received = [one for one in received if one.delivery_attempt < known.max_delivery_attempts]
-        self.extend(subscription, [one.ack_id for one in received], 0)
+            self.acknowledge(subscription, [one.ack_id for one, _ in last])
+            refused = [both for both in refused if both[0].delivery_attempt < known.max_delivery_attempts]
+        self.extend(subscription, [one.ack_id for one, _ in refused], 0)
 
     def extend(self, subscription: str, ack_ids: Sequence[str], seconds: float) -> None:
         name = self._clients.subscription(self._known(subscription).name)

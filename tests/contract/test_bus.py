@@ -175,7 +175,7 @@ def test_pulling_gives_up_when_nothing_comes(bus: Bus) -> None:
 def test_a_rejected_message_comes_again_and_counts_its_deliveries(bus: Bus) -> None:
     bus.publish(KLINES, [Message(b"1", {"a": "b"})])
     first = pulled(bus, MICROBATCH, 1)
-    bus.reject(MICROBATCH, first, "not yet")
+    bus.reject(MICROBATCH, [(one, "not yet") for one in first])
     (again,) = pulled(bus, MICROBATCH, 1)
     assert (again.message_id, again.message, again.delivery_attempt) == (
         first[0].message_id,
@@ -189,7 +189,7 @@ def die(bus: Bus, reason: str) -> None:
     for attempt in range(1, 6):
         received = pulled(bus, MICROBATCH, 1)
         assert received[0].delivery_attempt == attempt
-        bus.reject(MICROBATCH, received, reason)
+        bus.reject(MICROBATCH, [(one, reason) for one in received])
 
 
 def test_after_five_rejections_a_message_is_a_dead_letter_that_says_why(bus: Bus) -> None:
@@ -208,6 +208,14 @@ def test_after_five_rejections_a_message_is_a_dead_letter_that_says_why(bus: Bus
     assert rest(bus, MICROBATCH) == []
 
 
+def test_messages_that_are_rejected_together_keep_their_own_reasons(bus: Bus) -> None:
+    bus.publish(KLINES, [Message(b"1"), Message(b"2")])
+    for _ in range(5):
+        bus.reject(MICROBATCH, [(one, f"no {one.message.data!r}") for one in pulled(bus, MICROBATCH, 2)])
+    letters = pulled(bus, DEAD_LETTERS_SUBSCRIPTION, 2)
+    assert {one.message.data: one.message.attributes[REASON] for one in letters} == {b"1": "no b'1'", b"2": "no b'2'"}
+
+
 def test_a_reason_is_cut_to_what_an_attribute_holds(bus: Bus) -> None:
     bus.publish(KLINES, [Message(b"1")])
     die(bus, "ü" * 5000)
@@ -218,7 +226,7 @@ def test_a_reason_is_cut_to_what_an_attribute_holds(bus: Bus) -> None:
 def test_what_is_only_watched_never_becomes_a_dead_letter(bus: Bus) -> None:
     bus.publish(KLINES, [Message(b"1")])
     for _ in range(7):
-        bus.reject(MONITORING, pulled(bus, MONITORING, 1), "again")
+        bus.reject(MONITORING, [(one, "again") for one in pulled(bus, MONITORING, 1)])
     assert len(pulled(bus, MONITORING, 1)) == 1
     assert rest(bus, DEAD_LETTERS_SUBSCRIPTION) == []
 
@@ -285,7 +293,7 @@ def test_threads_share_a_bus(bus: Bus) -> None:
         lambda bus: bus.publish("no-such-topic", [Message(b"1")]),
         lambda bus: bus.pull("no-such-sub", max_messages=1, max_bytes=1, wait=0),
         lambda bus: bus.acknowledge("no-such-sub", []),
-        lambda bus: bus.reject("no-such-sub", [], "because"),
+        lambda bus: bus.reject("no-such-sub", []),
         lambda bus: bus.extend("no-such-sub", [], 0),
         lambda bus: bus.backlog("no-such-sub"),
     ],

@@ -2,8 +2,8 @@
 
 Collecting: closed bars go through the spool to the bus, two batches of them, each noted in `told/` when it is kept.
 Streaming: micro-batches of the bus land in the raw zone, become visible, and are acknowledged then; one message is no
-kline and becomes a dead letter. Compacting: the files of a day are put together. Run again, each goes on with what is
-left.
+kline and becomes a dead letter. Compacting: the files of a day are put together. Retiring: history takes over a day.
+Run again, each goes on with what is left.
 """
 
 import json
@@ -22,7 +22,7 @@ from unittest import mock
 import pyarrow as pa
 import pyarrow.dataset  # reading a first file would import it, in each child
 import pyarrow.parquet as pq
-from support.homes import random_walk
+from support.homes import put, random_walk
 from support.streamed import messages, rows_of
 
 from faults.queues import TOPOLOGY_AT_ONCE, Held, State
@@ -33,10 +33,13 @@ from ingestion.collector.metrics import Metrics
 from ingestion.collector.publisher import Publisher
 from ingestion.collector.sequence import following
 from ingestion.collector.spool import Spool
-from ingestion.klines import Series
+from ingestion.klines import KLINE_SCHEMA, Month, Series
 from ingestion.messages import KlineMessage, NoKline, decode, encode
 from ingestion.microbatch import Stretch, to_rows
-from ingestion.settings import Settings
+from ingestion.provenance import MONTHLY
+from ingestion.raw_zone import RawZone
+from ingestion.retirement import retire
+from ingestion.settings import Settings, load_settings
 from ingestion.store import write_durably
 from ingestion.stream_zone import StreamZone, one_row_per_bar
 from warehouse import streaming
@@ -208,7 +211,7 @@ def _became(held: Held, message: Message, shown: set[tuple[Any, ...]]) -> str:
 
 def left_on_the_bus(home: str) -> State:
     """What waits still; and the files, whose names tell their content."""
-    files = sorted(path.name for path in Path(home).rglob("raw/**/*.parquet") if not path.name.startswith("."))
+    files = [path.name for path in _files(home, "stream")]
     return {"left": str(Held.by(home).of(MICROBATCH).total()), "files": " ".join(files)}
 
 
@@ -219,9 +222,7 @@ def landed(home: str) -> State:
     """Of each bar the row that staging takes, found without our own code for it; a file that is torn, or has a bar
     twice, by its name."""
     tables, state = [], {}
-    for path in sorted(Path(home).rglob("raw/**/*.parquet")):
-        if path.name.startswith("."):
-            continue
+    for path in _files(home, "history", "stream"):
         try:
             table = pq.ParquetFile(path).read()
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it, it is torn
@@ -232,6 +233,12 @@ def landed(home: str) -> State:
             state[path.name] = "a bar is there twice"
     bars = rows_of(tables)
     return state | {f"bar {symbol} {opened}": str(bar) for (symbol, _, opened), bar in bars.items()}
+
+
+def _files(home: str, *folders: str) -> list[Path]:
+    """The files that are there for readers."""
+    found = [path for folder in folders for path in Path(home, "raw", "klines", folder).rglob("*.parquet")]
+    return sorted(path for path in found if not path.name.startswith("."))
 
 
 # --- compacting --------------------------------------------------------------------------------------------------
@@ -254,3 +261,35 @@ def compact(home: str) -> None:
 
 def names_of_files(home: str) -> State:
     return {"files": " ".join(file.name for file in StreamZone(f"{home}/raw").files())}
+
+
+# --- history takes over ------------------------------------------------------------------------------------------
+
+
+def land_history(home: str) -> None:
+    """What a home has before history takes over: two days by stream, of which history owns the first; of its bars one
+    is missing there, and one is another."""
+    compacted = StreamZone(f"{home}/raw")
+    compacted.write(to_rows(BARS[:4]))
+    compacted.write(to_rows(BARS[4:]))
+    settings = load_settings(home=home, **SETTINGS)
+    midnight = datetime(2024, 7, 1, tzinfo=UTC)
+    for series in settings.series:
+        rows = [row for row in _history(series) if row["open_time"] < midnight][:-1]
+        rows[0]["close"] = rows[0]["high"]
+        put(settings, series, pa.Table.from_pylist(rows, schema=KLINE_SCHEMA), covered_until=midnight)
+
+
+def _history(series: Series) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = to_rows([bar for bar in BARS if bar.series == series]).to_pylist()
+    return [row | {"source": MONTHLY} for row in rows]
+
+
+def take_over(settings: Settings) -> None:
+    retire(RawZone(settings.raw_root), StreamZone(settings.raw_root), [Month(2024, 6)])
+
+
+def differences(home: str) -> State:
+    """The files of the stream, and what was noted of where it disagrees with history."""
+    tables = [pq.ParquetFile(path).read().drop_columns(["found_at"]) for path in _files(home, "differences")]
+    return names_of_files(home) | {"differences": str([table.to_pylist() for table in tables])}

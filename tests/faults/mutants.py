@@ -141,6 +141,7 @@ QUEUE_MUTANTS = {
 }
 
 _STREAMING, _MICROBATCH, _ZONE = "warehouse.streaming", "ingestion.microbatch", "ingestion.stream_zone"
+_RETIREMENT = "ingestion.retirement"
 _SPOOL, _PUBLISHER = "ingestion.collector.spool", "ingestion.collector.publisher"
 _FOR_STRETCHES = "            for stretch in land(batch, self._zone):\n"
 
@@ -186,6 +187,19 @@ LIVE_MUTANTS = {
         "        written = self.write(rows) if rows.num_rows else []\n",
         "        for file in files:\n            self._remove(self._path(file))\n"
         "        written = self.write(rows) if rows.num_rows else []\n",
+    ),
+    "what only the stream has dropped": Mutant(
+        "history takes over",
+        _RETIREMENT,
+        'rows.filter(pc.invert(pc.is_in(rows["open_time"], same["open_time"].combine_chunks())))',
+        "rows.slice(0, 0)",
+    ),
+    "dropped before it was compared": Mutant(
+        "history takes over",
+        _RETIREMENT,
+        "    rows = one_row_per_bar(streamed.read(file) for file in files)\n",
+        "    rows = one_row_per_bar(streamed.read(file) for file in files)\n"
+        "    for file in files:\n        streamed._remove(streamed._path(file))\n",
     ),
     "removed from the spool before the bus has it": Mutant(
         "bars collected",

@@ -218,6 +218,7 @@ _RUN: dict[str, Callable[[Step], None]] = {
     "collecting": lambda step: flows.collect(step.home),
     "streaming": lambda step: flows.stream(step.load()),
     "compacting": lambda step: flows.compact(step.home),
+    "retiring": lambda step: flows.take_over(step.load()),
     "source": lambda step: traffic.source(step.load(), **step.arguments),
     "sink": lambda step: traffic.sink(step.load()),
 }
@@ -230,6 +231,7 @@ _VISIBLE: dict[str, Callable[[Step], State]] = {
     "collecting": lambda step: flows.collected(step.home),
     "streaming": lambda step: flows.streamed(step.home),
     "compacting": lambda step: flows.landed(step.home),
+    "retiring": lambda step: flows.landed(step.home),
 }
 _SETTLED: dict[str, Callable[[Step], State]] = {
     "publishing": _leftovers,
@@ -237,4 +239,5 @@ _SETTLED: dict[str, Callable[[Step], State]] = {
     "collecting": lambda step: flows.left_in_spool(step.home),
     "streaming": lambda step: flows.left_on_the_bus(step.home),
     "compacting": lambda step: flows.names_of_files(step.home),
+    "retiring": lambda step: flows.differences(step.home),
 }

@@ -60,7 +60,7 @@ def consume(home: str) -> None:
             for one in good:
                 write_durably(Path(home) / "landed" / one.message.data.decode(), one.message.data)
             bus.acknowledge(MICROBATCH, [one.ack_id for one in good])
-            bus.reject(MICROBATCH, [one for one in received if one not in good], "poison")
+            bus.reject(MICROBATCH, [(one, "poison") for one in received if one not in good])
 
 
 def visible(home: str) -> State:

@@ -169,11 +169,12 @@ def queues(forks: Forks, folder: Path, place: Path) -> list[Scenario]:
 
 
 def live(forks: Forks, folder: Path, place: Path) -> list[Scenario]:
-    """The live path: bars through the spool to the bus, from there into the raw zone, and files put together."""
+    """The live path: bars through the spool to the bus, into the raw zone, files put together, and given up."""
     forms: tuple[tuple[str, str, Callable[[str], None]], ...] = (
         ("bars collected", "collecting", lambda home: None),
         ("messages landed", "streaming", flows.send),
         ("files put together", "compacting", flows.scatter),
+        ("history takes over", "retiring", flows.land_history),
     )
     found = []
     for name, path, prepare in forms:

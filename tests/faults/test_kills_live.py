@@ -11,7 +11,7 @@ from faults.mutants import LIVE_MUTANTS
 from faults.scenarios import Scenario, live
 
 # How many calls from kill to kill, see test_kills_landing.
-FORMS = {"bars collected": 4, "messages landed": 3, "files put together": 1}
+FORMS = {"bars collected": 4, "messages landed": 3, "files put together": 1, "history takes over": 1}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_what_is_acknowledged_has_been_made_durable(forks: Forks, scenarios: dic
     assert violations(forks.run(scenario.step).calls, Path(scenario.step.home)) == []
 
 
-@pytest.mark.parametrize("form", ["messages landed", "files put together"])
+@pytest.mark.parametrize("form", ["messages landed", "files put together", "history takes over"])
 def test_a_power_cut_after_a_kill_and_a_recovery_takes_no_bar(
     forks: Forks, scenarios: dict[str, Scenario], form: str
 ) -> None:

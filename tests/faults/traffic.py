@@ -83,8 +83,15 @@ def sink(settings: Settings) -> None:
         streaming.stream(settings, bus, lambda report: None, is_over)
 
 
+def await_lease(home: str) -> None:
+    """Until the sink has leased messages, ten seconds at most."""
+    deadline = time.monotonic() + 10
+    while not _leased_until(Path(home) / "bus" / "bus.sqlite") and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
 def _leased_until(path: Path) -> float:
-    """When the last lease ends, in seconds since 1970."""
+    """When the last lease ends, in seconds since 1970; 0 where there is none."""
     with suppress(sqlite3.OperationalError), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
         found: float = db.execute("select coalesce(max(due_at), 0) / 1e6 from deliveries").fetchone()[0]
         return found

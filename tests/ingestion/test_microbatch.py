@@ -143,6 +143,19 @@ def test_poison_among_good_messages_is_put_aside_with_its_reason_and_holds_up_no
     assert found == without_event_time(corrections)
 
 
+def test_what_a_flood_of_poison_costs_does_not_grow_with_its_reasons(chosen: Settings) -> None:
+    """A transaction for each of 5,000 reasons would hold up the next batch for seconds."""
+    with LocalBus(chosen.bus_path) as bus:
+        bus.publish(KLINES, [Message(b'{"schema": %d}' % number) for number in range(2, 5002)])
+        batch = drain(bus, chosen, 0)
+        assert batch is not None
+        assert len({reason for _, reason in batch.refused}) == 5000
+        transactions: list[str] = []
+        bus._db.set_trace_callback(lambda text: transactions.append(text) if text.startswith("begin") else None)
+        finish(bus, batch)
+    assert len(transactions) == 5
+
+
 REASONS = {
     "The message is no kline": "no kline",
     "It breaks the rule": "breaks a rule",

@@ -85,8 +85,8 @@ def letters(bus: LocalBus) -> list[str]:
     bus.publish(KLINES, [Message(broken.data.replace(b"93576", b"9e5"), broken.attributes), Message(b"\xff\xfe")])
     for _ in range(5):
         received = bus.pull(MICROBATCH, max_messages=2, max_bytes=1 << 20, wait=0)
-        bus.reject(MICROBATCH, received[:1], "open is '9e5', not a decimal string")
-        bus.reject(MICROBATCH, received[1:], "it is no JSON")
+        reasons = ["open is '9e5', not a decimal string", "it is no JSON"]
+        bus.reject(MICROBATCH, list(zip(received, reasons, strict=True)))
     found = bus.pull(DEAD_LETTERS_SUBSCRIPTION, max_messages=2, max_bytes=1 << 20, wait=0)
     bus.extend(DEAD_LETTERS_SUBSCRIPTION, [one.ack_id for one in found], 0)
     return [one.message_id for one in found]

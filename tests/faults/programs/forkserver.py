@@ -102,7 +102,9 @@ def _traffic(source: dict[str, Any], sink: dict[str, Any], bars: int, kills: int
     steps = {"source": source, "sink": sink}
     for number in range(1, kills + 1):
         traffic.allow(home, bars * number // (kills + 1))
-        time.sleep(chance.uniform(0, 0.15))
+        if number % 2:  # where a start takes long, all kills would fall on that
+            traffic.await_lease(home)
+        time.sleep(chance.uniform(0, 0.03 if number % 2 else 0.15))
         for name in ("sink", "source") if number % 4 == 0 else ("sink",):
             end(name, running[name])
             running[name] = _started(steps[name])

@@ -1,8 +1,12 @@
+import base64
+import hashlib
 import json
 import socket
 import threading
+import time
+import tracemalloc
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -273,11 +277,77 @@ def test_a_close_is_a_loss(peer: Peer, address: str) -> None:
         found.receive(5)
 
 
-def test_a_frame_that_declares_too_much_is_not_read(peer: Peer, address: str) -> None:
-    peer.says = ["x" * (64 << 20)]
-    with StreamSocket(address, 5) as found, pytest.raises(StreamLost) as lost:
-        found.receive(5)
+@contextmanager
+def answering(*pieces: bytes, pause: float = 0.0) -> Iterator[str]:
+    """A server that sends these pieces, each as often as it is taken, whatever it is asked."""
+
+    def serve_one() -> None:
+        with suppress(OSError):
+            connection, _ = listener.accept()
+            with connection:
+                key = connection.recv(4096).partition(b"Sec-WebSocket-Key: ")[2].partition(b"\r\n")[0]
+                accepted = base64.b64encode(hashlib.sha1(key + GUID, usedforsecurity=False).digest())
+                connection.sendall(pieces[0].replace(b"ACCEPTED", accepted))
+                while True:
+                    for piece in pieces[1:]:
+                        connection.sendall(piece)
+                        time.sleep(pause)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve_one, daemon=True).start()
+        yield f"ws://127.0.0.1:{listener.getsockname()[1]}"
+
+
+GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+OPENED = b"HTTP/1.1 101 Go on\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ACCEPTED\r\n\r\n"
+LARGE = (64 << 20).to_bytes(8, "big")
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (b"\x81\x7f" + LARGE, b"x" * 65_536),
+        (b"\x82\x7f" + (2**63 - 1).to_bytes(8, "big"), b"x" * 65_536),
+        (b"\x01\x7e\xf0\x00" + b"x" * 0xF000, b"\x00\x7e\xf0\x00" + b"x" * 0xF000),
+    ],
+    ids=["a frame of 64 MiB", "of more than there is", "fragments without end"],
+)
+def test_what_is_too_large_is_refused_in_bounded_memory(first: bytes, then: bytes) -> None:
+    with answering(OPENED + first, then) as address, StreamSocket(address, 5) as found:
+        tracemalloc.start()
+        with pytest.raises(StreamLost) as lost:
+            found.receive(5)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
     assert lost.value.kind == "too_large"
+    assert peak < 1 << 20
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (b"HTTP/1.1 101 Go on\r\nX-Header: ", b"x" * 1000),
+        (b"HTTP/1.1 101 Go on\r\n", b"X-Header: x\r\n"),
+        (b"HTTP/1.1 403 No\r\nContent-Length: 100000000000\r\n\r\n", b"x" * 1000),
+    ],
+    ids=["a header", "headers", "a refusal"],
+)
+def test_an_answer_without_end_opens_nothing_in_bounded_memory(answer: tuple[bytes, ...]) -> None:
+    tracemalloc.start()
+    with answering(*answer) as address, pytest.raises(StreamLost) as lost:
+        StreamSocket(address, 5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (lost.value.kind, "too long" in str(lost.value)) == ("refused", True)
+    assert peak < 1 << 20
+
+
+def test_an_answer_that_comes_byte_by_byte_is_not_waited_for_without_end() -> None:
+    with (
+        answering(b"HTTP/1.1 101 Go on\r\n", b"X", pause=0.02) as address,
+        pytest.raises(StreamLost, match=r"has no end|timed out"),
+    ):
+        StreamSocket(address, 0.3)
 
 
 def test_fragments_that_add_up_to_too_much_are_not_read(peer: Peer, address: str) -> None:

@@ -84,7 +84,7 @@ def test_a_rejected_message_waits_longer_each_time(path: Path, clock: Clock, att
         bus.publish(KLINES, [Message(b"1")])
         for _ in range(attempt - 1):
             bus.extend(MICROBATCH, acks(take(bus)), 0)
-        bus.reject(MICROBATCH, take(bus), "no")
+        bus.reject(MICROBATCH, [(one, "no") for one in take(bus)])
         clock.now += seconds - 0.001
         assert take(bus) == []
         clock.now += 0.001
@@ -106,7 +106,7 @@ def test_an_acknowledgement_of_an_earlier_delivery_is_ignored(bus: LocalBus, clo
     clock.now += 70
     take(bus)
     bus.acknowledge(MICROBATCH, acks(first))
-    bus.reject(MICROBATCH, first, "late")
+    bus.reject(MICROBATCH, [(one, "late") for one in first])
     bus.extend(MICROBATCH, acks(first), 0)
     assert bus.backlog(MICROBATCH).leased == 1
 
@@ -162,7 +162,7 @@ def test_a_message_whose_consumer_dies_each_time_becomes_a_dead_letter(bus: Loca
 def test_its_reason_has_what_was_said_before(bus: LocalBus, clock: Clock) -> None:
     bus.publish(KLINES, [Message(b"1")])
     for _ in range(4):
-        bus.reject(MICROBATCH, take(bus), "the disk is full")
+        bus.reject(MICROBATCH, [(one, "the disk is full") for one in take(bus)])
         clock.now += 600
     take(bus)
     clock.now += 60

@@ -93,7 +93,7 @@ class LocalBusMachine(RuleBasedStateMachine):
 
     @rule(one=consumes(deliveries))
     def reject(self, one: Received) -> None:
-        self.bus.reject(MICROBATCH, [one], "no")
+        self.bus.reject(MICROBATCH, [(one, "no")])
         copy = self.model.leased(one, self.now)
         if copy:
             copy.ack_id, copy.due_at = None, self.now + copy.backoff()

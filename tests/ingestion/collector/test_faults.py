@@ -32,10 +32,11 @@ def repeatable() -> Iterator[None]:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
+def world(tmp_path: Path) -> Iterator[World]:
     found = World(tmp_path / "spool.db", THREE, shards=3)
     found.max_age, found.life = 1800.0, 2100.0
-    return found
+    yield found
+    found.stop()
 
 
 def drop(world: World) -> float:
@@ -151,6 +152,7 @@ def test_after_thirty_days_of_our_own_a_hundred_series_are_fresh_and_the_rest_is
     assert min(opened for _, opened in world.published.keys() - before.keys()) >= back - 31 * FIVE
     assert busiest_minute(world) <= 4800
     assert len(world.asked) - asked >= 2 * 3 * len(HUNDRED)
+    world.stop()
 
 
 class Silence:
