@@ -40,11 +40,7 @@ def live_klines_asset(settings: Settings) -> dg.AssetsDefinition:
         ),
     )
     def live_klines(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
-        batches = 0
-
         def record(report: BatchReport) -> None:
-            nonlocal batches
-            batches += 1
             context.log_event(dg.AssetMaterialization(LIVE_KLINES, metadata=batch_metadata(report)))
             # To the console alone: the event log has the batch already.
             sys.stdout.write(f"{report}\n")
@@ -58,7 +54,7 @@ def live_klines_asset(settings: Settings) -> dg.AssetsDefinition:
             dbt.warm_up(settings)
             with open_bus(settings) as bus:
                 reason = stream(settings, bus, record, lambda: asked() or is_over())
-        return dg.MaterializeResult(metadata={"batches": batches, "ended_because": reason})
+        return dg.MaterializeResult(metadata={"ended_because": reason})
 
     return live_klines
 

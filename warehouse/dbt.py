@@ -160,7 +160,8 @@ def _run(
     # is taken for done, and is missing from the next run's query.)
     runner = dbtRunner(manifest, [lambda event: on_result(msg_to_dict(event))] if on_result else None)
     # The log goes without what debugs dbt itself: writing it is a fifth of dbt's own time. The SQL is in target_dir.
-    flags = ["--no-use-colors", "--log-level-file", "info", *([] if on_result else ["--quiet"])]
+    # On standard output there is our own answer, perhaps as JSON; what fails is in the error.
+    flags = ["--no-use-colors", "--log-level-file", "info", *([] if on_result else ["--log-level", "none"])]
     with environment(settings):
         try:
             result = runner.invoke([*flags, *args])

@@ -251,8 +251,16 @@ class StreamSocket:
             except websocket.WebSocketTimeoutException:
                 return None
         if opcode == ABNF.OPCODE_CLOSE:
-            raise StreamLost("closed", f"closed by the server {bytes(frame.data[:120])!r}")
+            raise StreamLost("closed", f"closed by the server{_told(bytes(frame.data))}")
         return bytes(frame.data) if opcode in (ABNF.OPCODE_TEXT, ABNF.OPCODE_BINARY) else b""
+
+
+def _told(data: bytes) -> str:
+    """What a close frame says: a code, and perhaps a text (at most 123 bytes)."""
+    if len(data) < 2:
+        return ""
+    text = data[2:125].decode("utf-8", "replace")
+    return f", code {int.from_bytes(data[:2])}" + (f": {text}" if text else "")
 
 
 # Frames are small and wanted at once.

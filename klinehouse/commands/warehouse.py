@@ -54,7 +54,8 @@ def status(json: Json = False) -> None:
     settings = load_settings()
     found = read(settings)
     if json:
-        print_json(dataclasses.asdict(found) | environment_of(settings))
+        told = {name: value for name, value in dataclasses.asdict(found).items() if name != "environment"}
+        print_json(told | environment_of(settings))
         return
     show_banner(settings)
     print_status(found)

@@ -63,13 +63,17 @@ BREAKS = {
 
 
 @pytest.mark.parametrize("test", BREAKS)
-def test_a_bar_that_breaks_a_rule_fails_the_test_of_that_rule(tmp_path: Path, test: str) -> None:
+def test_a_bar_that_breaks_a_rule_fails_the_test_of_that_rule(
+    tmp_path: Path, test: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     settings = home(tmp_path, symbols="BTCUSDT", interval="1h")
     klines = random_walk(SERIES, START, 48).to_pylist()
     klines[30] |= BREAKS[test]
     put(settings, SERIES, pa.Table.from_pylist(klines, schema=random_walk(SERIES, START, 1).schema))
     with pytest.raises(BuildFailed, match=test):
         build_all(settings)
+    # Commands write their own answer there.
+    assert capfd.readouterr().out == ""
 
 
 def test_a_second_base_interval_in_one_warehouse_is_refused(tmp_path: Path) -> None:

@@ -273,7 +273,10 @@ def test_a_pong_is_heard(peer: Peer, address: str) -> None:
 
 def test_a_close_is_a_loss(peer: Peer, address: str) -> None:
     peer.closes = True
-    with StreamSocket(address, 5) as found, pytest.raises(StreamLost, match="going away"):
+    with (
+        StreamSocket(address, 5) as found,
+        pytest.raises(StreamLost, match="closed by the server, code 1001: going away"),
+    ):
         found.receive(5)
 
 
