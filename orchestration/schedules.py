@@ -9,6 +9,7 @@ import dagster as dg
 from orchestration.history import RAW_KLINES
 from orchestration.live import LIVE_KLINES, STREAM
 from orchestration.partitions import PartitionSpace, month_symbol_key, refresh_months
+from orchestration.serving import SERVING
 from orchestration.symbols import RAW_SYMBOLS
 from orchestration.warehouse_assets import BARS, DIMENSIONS_GROUP
 
@@ -48,7 +49,7 @@ def jobs() -> "list[UnresolvedAssetJobDefinition]":
             dg.AssetSelection.checks(
                 *(dg.AssetCheckKey(BARS, name) for name in ("complete", "fresh", "partitions_stand")),
                 dg.AssetCheckKey(RAW_KLINES, "nothing_in_quarantine"),
-                dg.AssetCheckKey(LIVE_KLINES, "arriving"),
+                dg.AssetCheckKey(SERVING, "arriving"),
             ),
             description="The standing checks, without building anything.",
         ),

@@ -9,10 +9,12 @@ from warehouse.served_files import DIMENSIONS, HEALTH
 from warehouse.serving import is_simulated, publish
 from warehouse.views import VIEW_FILE
 
+SERVING = dg.AssetKey("serving")
+
 
 def serving_asset(settings: Settings) -> dg.AssetsDefinition:
     @dg.asset(
-        key="serving",
+        key=SERVING,
         deps=[BARS, *(dg.AssetKey(name) for name in (*DIMENSIONS, *HEALTH))],
         group_name="serving",
         owners=OWNERS,

@@ -30,7 +30,7 @@ from faults.forks import Forks, forks
 from faults.kills import broken, missing, unfinished
 from faults.mutants import MUTANTS, QUEUE_MUTANTS
 from faults.power import JOURNAL, NOTHING_MORE, cut_power
-from faults.scenarios import Scenario, buildings, landings, prepare_warehouse, publishings, queues
+from faults.scenarios import Scenario, buildings, landings, live, prepare_warehouse, publishings, queues
 
 FILE_SYSTEMS = {"ext4": ("mkfs.ext4", "-q", "-F"), "xfs": ("mkfs.xfs", "-q", "-f")}
 FLAGS = {"nothing more": NOTHING_MORE, "journal": JOURNAL}
@@ -183,9 +183,10 @@ def prepared(forks: Forks, disk: Disk, folder: Path) -> Iterator[dict[str, Scena
         arguments = prepare_warehouse(place, warehouse)
     with landings(forks, landing, disk.mount / "landing") as found:
         found += [*buildings(forks, warehouse, place, arguments), *publishings(forks, warehouse, place)]
-        queue = folder / f"{disk.kind}-queue"
-        queue.mkdir()
-        found += queues(forks, queue, disk.mount / "queue")
+        for name, made in (("queue", queues), ("live", live)):
+            kept = folder / f"{disk.kind}-{name}"
+            kept.mkdir()
+            found += made(forks, kept, disk.mount / name)
         yield {scenario.name: scenario for scenario in found}
 
 
@@ -207,7 +208,7 @@ def say(line: str) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Power cuts at every point of landing, building and publishing.")
+    parser = argparse.ArgumentParser(description="Power cuts at every point where data become visible.")
     parser.add_argument("--states", type=int, default=8000, help="states in all, over both file systems")
     parser.add_argument("--minutes", type=float, default=24 * 60, help="when to stop before that")
     parser.add_argument("--seed", type=int, default=1, help="of the pairs of points")
