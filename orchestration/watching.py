@@ -15,8 +15,7 @@ from warehouse.serving import run_query
 from warehouse.views import VIEW_FILE
 
 STALLED_AFTER = timedelta(minutes=10)
-# Of what readers see. (As a check of `live_klines` the UI would show it as not evaluated once a batch has come since, that
-# is nearly always.)
+# Of what readers see. (As a check of `live_klines` the UI would show it as not evaluated once another batch has come.)
 _CHECK = "arriving"
 
 
