@@ -5,6 +5,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := .venv/bin
 STAMP := .venv/.installed
 DUCKDB1 := .venv-duckdb1/bin/python
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test check check-code check-types check-sql check-assets bench bench-live faults torture lock clean
@@ -24,9 +25,10 @@ else
 	KLINEHOUSE_HOME=$(or $(HOUSE),.klinehouse-demo) $(RUN)/klinehouse up --simulate
 endif
 
-# Files go to the workers in order: by default those with few tests, which are long ones, would come last.
+# One worker more than there are cores: a good part of the time tests wait for processes. Files go to the workers in
+# order: by default those with few tests, which are long ones, would come last.
 test: $(STAMP) $(DUCKDB1) ## Run all tests
-	KLINEHOUSE_TEST_DUCKDB1=$(CURDIR)/$(DUCKDB1) $(RUN)/pytest -n auto --dist loadfile --no-loadscope-reorder --durations 12 $(TESTS)
+	KLINEHOUSE_TEST_DUCKDB1=$(CURDIR)/$(DUCKDB1) $(RUN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 12 $(TESTS)
 
 check: check-code check-types check-sql check-assets ## Format, lint, import rule, types, SQL lint, Dagster definitions
 
