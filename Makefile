@@ -7,6 +7,9 @@ STAMP := .venv/.installed
 DUCKDB1 := .venv-duckdb1/bin/python
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
+# Each start of a process would compile what it imports, where the environment forbids to write bytecode.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test check check-code check-types check-sql check-assets bench bench-live faults torture lock clean
 

@@ -28,7 +28,7 @@ class Mutant:
 _RAW, _STORE, _SERVING = "ingestion.raw_zone", "ingestion.store", "warehouse.serving"
 _SWAP = "swap_views(connection, settings, files, RawZone(settings.raw_root).environment())"
 
-MUTANTS = {
+LANDING_MUTANTS = {
     "no fsync of a file": Mutant("first months", _STORE, "            os.fsync(file.fileno())\n", ""),
     "no fsync of the folder of a name": Mutant("first months", _STORE, "        sync_folder(path.parent)\n", ""),
     "no fsync of the folder of a new folder": Mutant(
@@ -70,6 +70,9 @@ MUTANTS = {
         "        except BadArchiveFile as bad:\n",
         "        except BadArchiveFile as bad:\n            return False\n",
     ),
+}
+
+BUILDING_MUTANTS = {
     "delete and insert in two transactions": Mutant(
         "a month built again", "", '    insert into "klinehouse"', '    commit; begin; insert into "klinehouse"'
     ),
@@ -229,7 +232,7 @@ LIVE_MUTANTS = {
 
 def applied(name: str, step: Step) -> Step:
     """Put a mutant into this process, for good; returns the step to run."""
-    mutant = (MUTANTS | QUEUE_MUTANTS | LIVE_MUTANTS)[name]
+    mutant = (LANDING_MUTANTS | BUILDING_MUTANTS | QUEUE_MUTANTS | LIVE_MUTANTS)[name]
     if not mutant.module:
         statements = _edited(mutant, step.arguments["statements"])
         return replace(step, arguments=step.arguments | {"statements": statements})

@@ -1,4 +1,4 @@
-"""The end of a build, and publishing, killed before every call that changes files."""
+"""The end of a build, and publishing, killed before every call that changes files, and their mutants."""
 
 from pathlib import Path
 
@@ -6,11 +6,12 @@ import pytest
 
 from faults.durability import violations
 from faults.forks import Forks
-from faults.kills import ALL_POINTS, kill_everywhere
+from faults.kills import ALL_POINTS, first_problem, kill_everywhere
+from faults.mutants import BUILDING_MUTANTS
 from faults.scenarios import Scenario, buildings, prepare_warehouse, publishings
 
 # How many calls from kill to kill, see test_kills_landing.
-FORMS = {"a month built again": 4, "first publish": 6, "months that changed": 3}
+FORMS = {"a month built again": 4, "first publish": 6, "months that changed": 4}
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +39,8 @@ def test_what_is_acknowledged_has_been_made_durable(forks: Forks, scenarios: dic
     scenario = scenarios[form]
     scenario.restore()
     assert violations(forks.run(scenario.step).calls, Path(scenario.step.home)) == []
+
+
+@pytest.mark.parametrize("name", BUILDING_MUTANTS)
+def test_a_mutant_is_caught(forks: Forks, scenarios: dict[str, Scenario], name: str) -> None:
+    assert first_problem(forks, scenarios[BUILDING_MUTANTS[name].form], name)

@@ -1,4 +1,4 @@
-"""Landing, killed before every call that changes files."""
+"""Landing, killed before every call that changes files, and its mutants."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,8 @@ import pytest
 
 from faults.durability import violations
 from faults.forks import Forks
-from faults.kills import ALL_POINTS, kill_everywhere
+from faults.kills import ALL_POINTS, first_problem, kill_everywhere
+from faults.mutants import LANDING_MUTANTS
 from faults.scenarios import Scenario, landings
 
 # How many calls from kill to kill: most of the form in which most happens, some of the others.
@@ -15,7 +16,7 @@ FORMS = {
     "first months": 6,
     "a bad file in a running month": 6,
     "a month over its days": 3,
-    "files that changed": 2,
+    "files that changed": 3,
     "bad months": 4,
 }
 
@@ -53,3 +54,8 @@ def test_the_forms_reach_every_kind_of_file(scenarios: dict[str, Scenario]) -> N
     assert folders == {"environment.json", "first_bars", "history", "differences", "quarantine"}
     released = [scenario.before.keys() - scenario.after.keys() for scenario in scenarios.values()]
     assert any(released)
+
+
+@pytest.mark.parametrize("name", LANDING_MUTANTS)
+def test_a_mutant_is_caught(forks: Forks, scenarios: dict[str, Scenario], name: str) -> None:
+    assert first_problem(forks, scenarios[LANDING_MUTANTS[name].form], name)

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from faults.forks import Forks, forks
 from faults.kills import broken, missing, unfinished
-from faults.mutants import MUTANTS, QUEUE_MUTANTS
+from faults.mutants import LANDING_MUTANTS, QUEUE_MUTANTS
 from faults.power import JOURNAL, NOTHING_MORE, cut_power
 from faults.scenarios import Scenario, buildings, landings, live, prepare_warehouse, publishings, queues
 
@@ -126,7 +126,7 @@ class Torture:
     def try_mutants(self, scenarios: dict[str, Scenario]) -> None:
         """Raises when a mutant that must lose something does not: then the cuts do not cut."""
         for name in MUST_LOSE:
-            scenario = scenarios[(MUTANTS | QUEUE_MUTANTS)[name].form]
+            scenario = scenarios[(LANDING_MUTANTS | QUEUE_MUTANTS)[name].form]
             for flag in FLAGS:
                 # From the end, where the most has been written.
                 for point in range(scenario.calls + 1, 0, -1):

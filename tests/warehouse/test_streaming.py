@@ -1,20 +1,15 @@
 """The streaming run: from the bus to what readers see, one at a time, killed and started again."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from support.homes import bars, compute_bars, home, random_walk
-from support.oracles import assert_tables_equal
-from support.streamed import between, copied_raw_zone, messages
+from support.homes import home, random_walk
+from support.streamed import between, messages
 
 from ingestion.bus.local import LocalBus
 from ingestion.bus.open import open_bus
@@ -23,7 +18,7 @@ from ingestion.klines import Series
 from ingestion.messages import encode
 from ingestion.settings import Settings
 from warehouse.serving import run_query
-from warehouse.streaming import SUCCEEDED, BatchReport, stream, until_asked
+from warehouse.streaming import BatchReport, stream, until_asked
 
 START = datetime(2024, 6, 30, 20, tzinfo=UTC)
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
@@ -79,22 +74,6 @@ def test_what_is_no_kline_becomes_a_dead_letter_with_its_reason_and_the_others_g
     assert run_query(settings, "select count(*) from market_data_unified").rows == [(4,)]
 
 
-def test_a_successor_takes_over_after_a_batch(settings: Settings, bus: Bus) -> None:
-    publish_bars(bus, 0, 1)
-    successor: list[subprocess.Popen[str]] = []
-
-    def start_successor(report: BatchReport) -> None:
-        successor.append(_start(settings))
-
-    assert stream(settings, bus, start_successor, lambda: None) == SUCCEEDED
-    publish_bars(bus, 1, 2)
-    assert successor[0].stdout is not None
-    assert successor[0].stdout.readline() == "warm\n"
-    assert json.loads(successor[0].stdout.readline()) == {"rows": 2}
-    successor[0].kill()
-    successor[0].wait()
-
-
 def test_a_signal_ends_a_run_after_its_batch_and_means_what_it_did_afterwards() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with until_asked() as asked:
@@ -102,38 +81,3 @@ def test_a_signal_ends_a_run_after_its_batch_and_means_what_it_did_afterwards() 
         os.kill(os.getpid(), signal.SIGTERM)
         assert asked() == "it was asked to stop"
     assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_runs_killed_at_random_lose_and_double_nothing(settings: Settings, bus: Bus, tmp_path: Path) -> None:
-    """Real processes, SIGKILL in the middle of their work; what they had comes again to the next one."""
-    with bus:
-        for kills in range(2):
-            publish_bars(bus, 20 * kills, 20 * (kills + 1))
-            run = _start(settings)
-            assert run.stdout is not None
-            assert run.stdout.readline() == "warm\n"
-            time.sleep(0.3 * kills)
-            run.send_signal(signal.SIGKILL)
-            run.wait()
-        deadline = time.monotonic() + 90
-        while bus.backlog(MICROBATCH).messages:
-            assert time.monotonic() < deadline, "the leases of the dead do not end"
-            stream(settings, bus, lambda report: None, _after(5))
-    assert run_query(settings, "select count(*) from market_data_unified where \"interval\" = '15m'").rows == [(80,)]
-    other = copied_raw_zone(settings, tmp_path / "rebuilt")
-    compute_bars(other)
-    assert_tables_equal(bars(settings), bars(other))
-
-
-def _after(seconds: float) -> Callable[[], str | None]:
-    until = time.monotonic() + seconds
-    return lambda: "time is up" if time.monotonic() > until else None
-
-
-def _start(settings: Settings) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(PROGRAM), str(settings.home), ",".join(SYMBOLS), settings.interval],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )
