@@ -61,7 +61,7 @@ class Plan:
 
     minutes: float = 30.0
     seed: int = 1
-    speed: float = 3.0
+    speed: float = 4.0
     kills: int = 40
     series: int = 3
     daemon: bool = True

@@ -47,7 +47,7 @@ def of_live() -> None:
     text = HEADER.format(
         title=": live", command=command, machine=machine(), day=datetime.now(UTC).date(), data=", 5m bars"
     )
-    figures, lags = live.live(closes=1000, series=3, speed=150.0)
+    figures, lags = live.live(closes=1000, series=3, speed=180.0)
     text += table("`benchmarks/live.py`, three series", live.__doc__ or "", figures) + histogram(lags)
     hundred = live.many(closes=2000, series=100, speed=60.0)
     text += table("`benchmarks/live.py`, a hundred series", "As before, on a month of history.", hundred)
