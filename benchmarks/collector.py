@@ -123,7 +123,8 @@ def _figures(watch: Watch, bars: Sequence[KlineMessage], truth: Path) -> dict[st
         "wrong": sum(key in published and _differs(published[key], told[key]) for key in due),
         "out_of_order": sum(b < a for opens in spans.values() for a, b in itertools.pairwise(opens)),
         "spool_peak": max(watch.spool),
-        "spool_end": watch.spool[-1],
+        # A bar that has just closed is in the spool for a moment, so the last sample alone says nothing.
+        "spool_end": min(watch.spool[-tenth:]),
         "health": " > ".join(watch.statuses),
         "rss_start_mb": statistics.median(watch.rss_mb[tenth : 2 * tenth]),
         "rss_end_mb": statistics.median(watch.rss_mb[-tenth:]),
