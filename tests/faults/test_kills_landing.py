@@ -15,9 +15,9 @@ from faults.scenarios import Scenario, landings
 FORMS = {
     "first months": 6,
     "a bad file in a running month": 6,
-    "a month over its days": 3,
+    "a month over its days": 5,
     "files that changed": 3,
-    "bad months": 4,
+    "bad months": 6,
 }
 
 

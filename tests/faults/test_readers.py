@@ -10,7 +10,7 @@ from faults.kills import ALL_POINTS
 from ingestion.settings import load_settings
 
 PROGRAMS = Path(__file__).parent / "programs"
-READERS, READS = 4, 10_000 if ALL_POINTS else 4_000
+READERS, READS = 4, 10_000 if ALL_POINTS else 2_000
 
 
 def start(program: str, *arguments: object) -> subprocess.Popen[str]:

@@ -35,9 +35,9 @@ def holes(bars_count: int, seed: int) -> list[int]:
 
 
 def test_grown_month_by_month_equals_a_rebuild(tmp_path: Path, grown: Settings) -> None:
-    klines = random_walk(SERIES, START, 96 * 180, missing=holes(96 * 180, 1))
+    klines = random_walk(SERIES, START, 96 * 120, missing=holes(96 * 120, 1))
     put(grown, SERIES, klines)
-    for month in month_window((START, START + timedelta(days=180))):
+    for month in month_window((START, START + timedelta(days=120))):
         compute_bars(grown, month.start, month.end)
     assert_tables_equal(bars(grown), rebuilt(tmp_path / "rebuilt", klines))
 

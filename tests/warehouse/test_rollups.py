@@ -6,10 +6,12 @@ from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from support.homes import INGESTED_AT, bars, compute_bars, home, put, rest_klines
 
 from ingestion.klines import KLINE_SCHEMA, Series
+from ingestion.settings import Settings
 
 COLUMNS = {
     "open": "open",
@@ -37,22 +39,33 @@ def recorded(path: Path, series: Series) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=KLINE_SCHEMA)
 
 
+@pytest.fixture(scope="module")
+def around_an_outage(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> tuple[Settings, pa.Table]:
+    """A home with the recorded bars of both symbols, computed; and these bars."""
+    settings = home(tmp_path_factory.mktemp("outage"), symbols="BTCUSDT,ETHUSDT")
+    files = {series: next((shared_data / "outage-5m").glob(f"{series.symbol}-5m-*.csv")) for series in settings.series}
+    klines = {series: recorded(path, series) for series, path in files.items()}
+    for series, rows in klines.items():
+        put(settings, series, rows)
+    compute_bars(settings)
+    return settings, pa.concat_tables(klines.values())
+
+
 @pytest.mark.shared
 @pytest.mark.parametrize("symbol", ["BTCUSDT", "ETHUSDT"])
 @pytest.mark.parametrize(("interval", "count"), [("15m", 859), ("1h", 215)])
 def test_bars_around_an_outage_equal_the_exchanges_own(
-    tmp_path: Path, shared_data: Path, symbol: str, interval: str, count: int
+    around_an_outage: tuple[Settings, pa.Table], shared_data: Path, symbol: str, interval: str, count: int
 ) -> None:
-    settings = home(tmp_path, symbols=symbol)
-    series = settings.series[0]
-    klines = recorded(next((shared_data / "outage-5m").glob(f"{symbol}-5m-*.csv")), series)
-    put(settings, series, klines)
-    compute_bars(settings)
-
+    settings, klines = around_an_outage
+    klines = klines.filter(pc.equal(klines["symbol"], symbol))
     first, last = min(klines["open_time"].to_pylist()), max(klines["open_time"].to_pylist())
     own = rest_klines(shared_data / "rest" / symbol / interval, Series(symbol, interval)).to_pylist()
     expected = {row["open_time"]: row for row in own if first <= row["open_time"] <= last}
-    derived = {row["open_time"]: row for row in bars(settings, f"\"interval\" = '{interval}'").to_pylist()}
+    derived = {
+        row["open_time"]: row
+        for row in bars(settings, f"symbol = '{symbol}' and \"interval\" = '{interval}'").to_pylist()
+    }
 
     assert len(derived) == count
     assert derived.keys() == expected.keys()
