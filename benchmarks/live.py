@@ -9,10 +9,11 @@ time of a batch on six years of history by that on one. `beside_*` are the same 
 a year of history to the same home, which takes `backfill_s`: the two take turns at the warehouse.
 
 What bounds it: dbt, some 0.6 s for one model, of which its own Python is two thirds and planning the query a sixth;
-then the file of views; beside a backfill, the one transaction in which that builds its year. Tried: an ephemeral model
-less (half a second: dbt parses the whole query to put it in), no manifest and no results written, no contract asked for
-again, the file kept open between batches, only the intervals of which a bar is over, new bars in one small file beside
-the months' files.
+then the file of views, which grows with the months of history; the two readers, who open that file again and again and
+keep more than one of two cores busy with it; beside a backfill, the one transaction in which that builds its year.
+Tried: an ephemeral model less (half a second: dbt parses the whole query to put it in), no manifest and no results
+written, no contract asked for again, the file kept open between batches, only the intervals of which a bar is over, new
+bars in one small file beside the months' files.
 """
 
 import argparse
