@@ -22,8 +22,8 @@ from warehouse.serving import Published
 
 # A day's files are put together when there are more: each costs a millisecond in every batch of that day.
 _FILES_OF_A_DAY = 24
-# Bars that closed since their month was written become part of it when there are more: they are all written with each
-# batch, 20,000 of them in the time that three months of 5m take.
+# Bars that closed since their month was written become part of it when there are more. All of them are written with
+# each batch: no more rows than three symbols have of a whole month at 5m, which a batch wrote anew before.
 _NEWEST_BARS = 20_000
 
 

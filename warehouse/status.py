@@ -135,7 +135,7 @@ def _bus_status(settings: Settings) -> BusStatus | None:
 def _by_series(files: list[ServedFile]) -> dict[Series, list[ServedFile]]:
     found: dict[Series, list[ServedFile]] = {}
     for file in files:
-        found.setdefault(Series(file.symbol or "", file.interval or ""), []).append(file)
+        found.setdefault(file.series, []).append(file)
     return found
 
 
