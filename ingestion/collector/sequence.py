@@ -73,7 +73,9 @@ class Sequence:
 
     def fetched(self, answer: Fetched) -> list[KlineMessage]:
         """Take what REST had; returns the bars to publish now, in order."""
-        self.next_open = max(self.next_open or 0, answer.start)
+        # An empty answer only says which bar is open: the stream may have told of an earlier one meanwhile.
+        if self.next_open is None or answer.start < answer.end:
+            self.next_open = max(self.next_open or 0, answer.start)
         accepted = [one for bar in answer.bars if bar.open_time >= self.next_open for one in self._accept(bar)]
         self._pass_over(answer.end)
         return [*accepted, *self._accept_held()]

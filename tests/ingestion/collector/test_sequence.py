@@ -107,6 +107,13 @@ def test_an_answer_that_begins_later_gives_up_what_is_before() -> None:
     assert minutes(sequence.fetched(fetched(100, 102, 100, 101))) == [100, 101]
 
 
+def test_a_late_word_of_which_bar_is_open_gives_up_none_that_the_stream_has_passed() -> None:
+    sequence = Sequence(BTC, None)
+    sequence.closed(bar(3))
+    sequence.fetched(fetched(6, 6))
+    assert next_of(sequence) == 4
+
+
 def test_bars_of_an_answer_that_came_meanwhile_are_not_taken_again() -> None:
     sequence = at(0)
     sequence.closed(bar(0))
