@@ -132,7 +132,7 @@ class RawZone(Store):
         except FileNotFoundError:
             return None
 
-    def _read(self, path: str, schema: pa.Schema) -> pa.Table:
+    def _read(self, path: str, schema: pa.Schema | None) -> pa.Table:
         with self._fs.open(path, "rb") as file:
             return pq.read_table(file, schema=schema)
 
@@ -261,6 +261,10 @@ class RawZone(Store):
     def symbol_files(self) -> list[str]:
         """The paths of all that is kept about symbols, oldest first."""
         return [self._address(path) for path in sorted(self._glob("symbols/*.parquet"))]
+
+    def all_symbols(self) -> list[pa.Table]:
+        """What the exchange traded each time that it changed, oldest first."""
+        return [self._read(path, None) for path in sorted(self._glob("symbols/*.parquet"))]
 
     def latest_symbols(self) -> pa.Table | None:
         """What the exchange traded when it was last asked; None before that."""

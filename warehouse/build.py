@@ -26,19 +26,49 @@ def prepared(settings: Settings, window: Window | None) -> Iterator[Callable[[],
         months = month_window((window.start, window.end)) if window else []
         if window is not None and _is_whole(window, months):
             retire(zone, StreamZone(settings.raw_root), months)
-        versions: raw_source.Versions = {}
-        with connect(settings) as connection:
-            if window is None:
-                raw_source.prepare_symbols(connection, zone)
-            else:
-                versions = raw_source.prepare(connection, zone, settings.interval, months)
+        yield _PREPARED[settings.target](settings, zone, window, months)
 
-        def succeeded() -> None:
-            if window is not None and _is_whole(window, months):
-                with connect(settings) as connection:
-                    raw_source.note_built(connection, months, versions)
 
-        yield succeeded
+def _prepared_duckdb(
+    settings: Settings, zone: RawZone, window: Window | None, months: Sequence[Month]
+) -> Callable[[], None]:
+    versions: raw_source.Versions = {}
+    with connect(settings) as connection:
+        if window is None:
+            raw_source.prepare_symbols(connection, zone)
+        else:
+            versions = raw_source.prepare(connection, zone, settings.interval, months)
+
+    def succeeded() -> None:
+        if window is not None and _is_whole(window, months):
+            with connect(settings) as connection:
+                raw_source.note_built(connection, months, versions)
+
+    return succeeded
+
+
+def _prepared_bigquery(
+    settings: Settings, zone: RawZone, window: Window | None, months: Sequence[Month]
+) -> Callable[[], None]:
+    from warehouse.bigquery import raw_source as source
+    from warehouse.bigquery.client import opened
+
+    versions: raw_source.Versions = {}
+    with opened(settings) as warehouse:
+        if window is None:
+            source.prepare_symbols(warehouse, zone)
+        else:
+            versions = source.prepare(warehouse, zone, settings.interval, months)
+
+    def succeeded() -> None:
+        if window is not None and _is_whole(window, months):
+            with opened(settings) as warehouse:
+                source.note_built(warehouse, settings.interval, months, versions)
+
+    return succeeded
+
+
+_PREPARED = {"duckdb": _prepared_duckdb, "bigquery": _prepared_bigquery}
 
 
 def _is_whole(window: Window, months: Sequence[Month]) -> bool:
@@ -64,12 +94,27 @@ def build_changed(settings: Settings) -> list[Window]:
 def changed_months(settings: Settings) -> list[Month]:
     """The months of the base interval that landed, changed or went since the warehouse was built from them."""
     landed = raw_source.landed_versions(RawZone(settings.raw_root), settings.interval)
-    built: raw_source.Versions = {}
-    if settings.warehouse_path.exists():
-        with writing(settings), connect(settings) as connection:
-            built = raw_source.built_versions(connection)
+    built = _BUILT[settings.target](settings)
     keys = {key for key in landed.keys() | built.keys() if landed.get(key) != built.get(key)}
     return sorted({month for _, month in keys})
+
+
+def _built_duckdb(settings: Settings) -> raw_source.Versions:
+    if not settings.warehouse_path.exists():
+        return {}
+    with writing(settings), connect(settings) as connection:
+        return raw_source.built_versions(connection)
+
+
+def _built_bigquery(settings: Settings) -> raw_source.Versions:
+    from warehouse.bigquery.client import opened
+    from warehouse.bigquery.raw_source import built_versions
+
+    with opened(settings) as warehouse:
+        return built_versions(warehouse, settings.interval)
+
+
+_BUILT = {"duckdb": _built_duckdb, "bigquery": _built_bigquery}
 
 
 def stretches(months: Sequence[Month]) -> list[Window]:

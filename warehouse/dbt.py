@@ -103,6 +103,11 @@ def _variables(interval: str) -> str:
 def environment(settings: Settings) -> Iterator[None]:
     """The environment in which dbt, in this process or in a child, works on this home. Not for several threads."""
     values = {
+        "KLINEHOUSE_TARGET": settings.target,
+        "KLINEHOUSE_BIGQUERY_PROJECT": settings.bigquery_project,
+        "KLINEHOUSE_BIGQUERY_LOCATION": settings.bigquery_location,
+        "KLINEHOUSE_BIGQUERY_PRIORITY": settings.bigquery_priority,
+        "KLINEHOUSE_BIGQUERY_BUILD_BYTES": str(settings.bigquery_build_gb << 30),
         "KLINEHOUSE_WAREHOUSE_PATH": str(settings.warehouse_path),
         "KLINEHOUSE_WAREHOUSE_MEMORY_MB": str(settings.warehouse_memory_mb),
         "DBT_PROJECT_DIR": str(PROJECT_DIR),
@@ -133,7 +138,7 @@ def run(settings: Settings, args: Sequence[str], on_result: Callable[[dict[str, 
     `on_result` hears dbt's structured log events (`{"info": {"name": ...}, "data": ...}`) as they come, from dbt's
     threads, and then dbt says on standard output what it does. Returns how many nodes ran.
     """
-    return _run(settings, _manifest(), args, on_result)
+    return _run(settings, _manifest(settings.target), args, on_result)
 
 
 def run_live(settings: Settings, window: Window) -> None:
@@ -143,7 +148,7 @@ def run_live(settings: Settings, window: Window) -> None:
     and the results would take a third of dbt's own time.
     """
     args = ["run", "--select", "market_data_unified", "--vars", _variables(settings.interval), *_event_times(window)]
-    _run(settings, _live_manifest(), ["--no-write-json", "--cache-selected-only", *args])
+    _run(settings, _live_manifest(settings.target), ["--no-write-json", "--cache-selected-only", *args])
 
 
 def _run(
@@ -152,7 +157,6 @@ def _run(
     args: Sequence[str],
     on_result: Callable[[dict[str, Any]], None] | None = None,
 ) -> int:
-    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner
     from dbt_common.events.functions import msg_to_dict
 
@@ -166,54 +170,61 @@ def _run(
         try:
             result = runner.invoke([*flags, *args])
         finally:
-            # dbt-duckdb keeps the file open, and locked, as long as the process lives.
-            DuckDBConnectionManager.close_all_connections()
+            if settings.target == "duckdb":
+                _close_file()
     _raise_if_failed(result, args[0])
     return len(getattr(result.result, "results", []))
 
 
+def _close_file() -> None:
+    """dbt-duckdb keeps the file open, and locked, as long as the process lives."""
+    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+
+    DuckDBConnectionManager.close_all_connections()
+
+
 @cache
-def _manifest() -> "Manifest":
+def _manifest(target: str) -> "Manifest":
     """The parsed project: a run that is given it does not parse again."""
     from dbt.contracts.graph.manifest import Manifest
     from dbt.parser.manifest import extended_mashumuro_decoder
 
-    return Manifest.from_msgpack(_parsed("partial_parse.msgpack").read_bytes(), decoder=extended_mashumuro_decoder)
+    return Manifest.from_msgpack(_parsed(target, "partial_parse.msgpack").read_bytes(), decoder=extended_mashumuro_decoder)
 
 
 @cache
-def _live_manifest() -> "Manifest":
+def _live_manifest(target: str) -> "Manifest":
     """The project for runs that follow each other in seconds. The shape of the table was checked when it was made:
     asking the engine for it each time takes a fifth of such a run."""
-    manifest: Manifest = _manifest().deepcopy()
+    manifest: Manifest = _manifest(target).deepcopy()
     model: Any = manifest.nodes["model.klinehouse.market_data_unified"]
     model.contract.enforced = model.config.contract.enforced = False
     model.config.on_schema_change = "ignore"
     return manifest
 
 
-def _parsed(name: str) -> Path:
+def _parsed(target: str, name: str) -> Path:
     """A file of what dbt makes of the project: `manifest.json`, or `partial_parse.msgpack`, dbt's own copy of it.
 
     Parsing takes 5 s, and 1.6 s where dbt itself finds that nothing changed; reading the copy takes 0.3 s. So the files
     are kept beside the project, in a folder whose name says what they were parsed from.
     """
-    kept = PROJECT_DIR / "target" / f"parsed-{_fingerprint()}"
+    kept = PROJECT_DIR / "target" / f"parsed-{target}-{_fingerprint()}"
     with FileLock(PROJECT_DIR / ".parse.lock"):
         if not (kept / name).exists():
-            for outdated in kept.parent.glob("parsed-*"):
+            for outdated in kept.parent.glob(f"parsed-{target}-*"):
                 shutil.rmtree(outdated)
             with tempfile.TemporaryDirectory() as folder:
-                _parse(folder)
+                _parse(target, folder)
                 for file in ("manifest.json", "partial_parse.msgpack"):
                     write_durably(kept / file, Path(folder, file).read_bytes())
     return kept / name
 
 
-def _parse(folder: str) -> None:
+def _parse(target: str, folder: str) -> None:
     from dbt.cli.main import dbtRunner  # two seconds to import, and most starts do not parse
 
-    places = {"DBT_PROJECT_DIR": str(PROJECT_DIR), "DBT_PROFILES_DIR": str(PROJECT_DIR)}
+    places = {"DBT_PROJECT_DIR": str(PROJECT_DIR), "DBT_PROFILES_DIR": str(PROJECT_DIR), "KLINEHOUSE_TARGET": target}
     with _environment(places | {"DBT_TARGET_PATH": folder, "DBT_LOG_PATH": folder}):
         _raise_if_failed(dbtRunner().invoke(["--quiet", "parse"]), "parse")
 
@@ -221,7 +232,7 @@ def _parse(folder: str) -> None:
 def _fingerprint() -> str:
     """A hash of all that parsing depends on: the project's files, and dbt's versions, whose macros are parsed too."""
     found = hashlib.sha256()
-    for package in ("dbt-core", "dbt-adapters", "dbt-common", "dbt-duckdb"):
+    for package in ("dbt-core", "dbt-adapters", "dbt-common", "dbt-duckdb", "dbt-bigquery"):
         found.update(f"{package} {version(package)}\n".encode())
     for path in sorted(_project_files()):
         found.update(f"{path.relative_to(PROJECT_DIR)}\n".encode() + path.read_bytes())
@@ -231,7 +242,7 @@ def _fingerprint() -> str:
 def manifest_path(settings: Settings) -> Path:
     """`manifest.json` of the project; raises ConfigurationError when it cannot start from the settings' interval."""
     _variables(settings.interval)
-    return _parsed("manifest.json")
+    return _parsed(settings.target, "manifest.json")
 
 
 def target_dir(settings: Settings) -> Path:

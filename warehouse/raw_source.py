@@ -71,7 +71,7 @@ def prepare(connection: duckdb.DuckDBPyConnection, zone: RawZone, interval: str,
     _replace_coverage(connection, zone, interval, months, files)
     _cover_stream(connection, interval, extents)
     prepare_symbols(connection, zone)
-    return _versions(files, differences)
+    return versions_of(files, differences)
 
 
 def prepare_live(
@@ -189,10 +189,11 @@ def _cover_stream(
 
 def landed_versions(zone: RawZone, interval: str) -> Versions:
     """The version of every landed month: of its rows and of what sources disagreed about."""
-    return _versions(zone.history_files(interval), zone.difference_files(interval))
+    return versions_of(zone.history_files(interval), zone.difference_files(interval))
 
 
-def _versions(files: Sequence[HistoryFile], differences: Sequence[HistoryFile]) -> Versions:
+def versions_of(files: Sequence[HistoryFile], differences: Sequence[HistoryFile] = ()) -> Versions:
+    """The version of each file, and of what sources disagreed about in its month."""
     told = {(file.series.symbol, file.month): file.version for file in differences}
     return {
         (file.series.symbol, file.month): f"{file.version} {told.get((file.series.symbol, file.month), '')}"

@@ -15,27 +15,10 @@
 {%- endfor -%}
 
 {{ cte_name('bars', levels[0]) }} as (
-    select
-        symbol,
-        {{ interval_column() }},
-        open_time,
-        close_time,
-        open,
-        high,
-        low,
-        close,
-        volume,
-        quote_volume,
-        trades,
-        taker_buy_base_volume,
-        taker_buy_quote_volume,
-        source,
-        ingested_at
-    from {{ ref('stg_klines') }}
-    where
-        {{ interval_column() }} = '{{ levels[0] }}'
-        and {{ in_window('open_time', levels[-1]) }}
-        and {{ in_scope('symbol') }}
+    {{ landed_klines(
+        interval_column() ~ " = '" ~ levels[0] ~ "' and " ~ in_window('open_time', levels[-1])
+        ~ " and " ~ in_scope('symbol')
+    ) }}
 ),
 
 coverage as (

@@ -1,23 +1,25 @@
 {#
-    What an increment of `this` is about: {interval: from when on it is read}, of the intervals of which bars may change.
+    What an increment of the bars is about: {interval: from when on it is read}, of the intervals of which bars may
+    change, or of those `wanted`.
 
     The base interval always is. A longer one is if a bar of it in the window is over, or was made already: while an hour
     is not over, five new minutes change nothing of it, and it need not be looked at.
 
     It is read from so far back that it has what the averages remember: memory_bars() bars of every symbol that the run
-    is about. Half as long again as those bars take without holes is looked at first. A symbol that has fewer bars there
-    may have more before it, or be young: then the interval is read from its beginning.
+    is about. Half as long again as those bars take without holes is looked at first. A symbol that has fewer bars there,
+    and began before it, has holes: then the interval is read from its beginning.
 #}
-{% macro increment_starts() %}
+{% macro increment_starts(wanted=none) %}
     {%- set starts = {} -%}
     {%- if execute -%}
-        {%- for row in run_query(known_bars()).rows -%}
-            {%- set interval, in_reach, is_touched = row[0], row[1], row[2] -%}
-            {%- if interval == var('base_interval') or is_touched -%}
-                {%- set bars_before = reach() if in_reach >= memory_bars() else none -%}
-                {%- set start = window_start(interval, bars_before) if bars_before else instant('1970-01-01 00:00:00+00') -%}
-                {%- do starts.update({interval: start}) -%}
-            {%- endif -%}
+        {%- if wanted is none -%}
+            {%- set wanted = [var('base_interval')] + (
+                run_query(touched_intervals()).columns[0].values() | list if rollup_intervals() else []
+            ) -%}
+        {%- endif -%}
+        {%- for row in run_query(known_bars(wanted)).rows -%}
+            {%- set bars_before = reach() if row[1] >= memory_bars() else none -%}
+            {%- do starts.update({row[0]: window_start(row[0], bars_before) if bars_before else beginning()}) -%}
         {%- endfor -%}
     {%- endif -%}
     {{- return(starts) -}}
@@ -25,36 +27,79 @@
 
 {% macro reach() %}{{ return(memory_bars() * 3 // 2) }}{% endmacro %}
 
-{# For each interval: the bars in reach of the symbol that has fewest there; whether the window has a bar that is over. #}
-{% macro known_bars() -%}
+{# The longer intervals of which the window has a bar that is over, or had one. #}
+{% macro touched_intervals() -%}
     with coverage as (
         select max(covered_until) as covered_until
         from {{ source('crypto_raw', 'klines_coverage') }}
         where {{ interval_column() }} = '{{ var("base_interval") }}' and {{ in_scope('symbol') }}
+    ),
+
+    made as (
+        select distinct {{ interval_column() }} as level
+        from {{ unified_bars() }}
+        where {{ in_window_of_its_interval('open_time') }} and {{ in_scope('symbol') }}
     )
 
-    {%- for interval in [var('base_interval')] + rollup_intervals() %}
+    {%- for interval in rollup_intervals() %}
+        select '{{ interval }}' as level
+        from coverage
+        where
+            covered_until >= {{ window_start(interval, bars_before=-1) }}
+            or exists (select 1 from made where level = '{{ interval }}')
+        {{ "union all" if not loop.last }}
+    {%- endfor %}
+{%- endmacro %}
+
+{# For each interval: the bars in reach of the symbol that has fewest there, of those that began before it. #}
+{% macro known_bars(intervals) -%}
+    with began as (
+        select
+            run_symbols.symbol,
+            min(coverage.covered_from) as began_at
+        from {{ source('crypto_raw', 'run_symbols') }} as run_symbols
+        left join {{ source('crypto_raw', 'klines_coverage') }} as coverage
+            on
+                run_symbols.symbol = coverage.symbol
+                and coverage.{{ interval_column() }} = '{{ var("base_interval") }}'
+        group by run_symbols.symbol
+    )
+
+    {%- for interval in intervals %}
         select
             '{{ interval }}' as level,
-            coalesce(min(found.in_reach), 0) as in_reach,
-            coalesce(sum(found.in_window), 0) > 0
-            or coalesce(
-                (select covered_until >= {{ window_start(interval, bars_before=-1) }} from coverage), false
-            ) as is_touched
+            coalesce(
+                min(
+                    case
+                        when found.began_at < {{ window_start(interval, reach()) }} then found.in_reach
+                        else {{ memory_bars() }}
+                    end
+                ),
+                0
+            ) as in_reach
         from (
             select
-                run_symbols.symbol,
-                count(case when bars.open_time < {{ window_start(interval) }} then 1 end) as in_reach,
-                count(case when bars.open_time >= {{ window_start(interval) }} then 1 end) as in_window
-            from {{ source('crypto_raw', 'run_symbols') }} as run_symbols
-            left join {{ this }} as bars
-                on
-                    run_symbols.symbol = bars.symbol
-                    and bars.{{ interval_column() }} = '{{ interval }}'
-                    and bars.open_time >= {{ window_start(interval, reach()) }}
-                    and bars.open_time < {{ window_end(interval) }}
-            group by run_symbols.symbol
+                began.symbol,
+                min(began.began_at) as began_at,
+                count(bars.open_time) as in_reach
+            from began
+            left join (
+                select
+                    symbol,
+                    open_time
+                from {{ unified_bars() }}
+                where
+                    {{ interval_column() }} = '{{ interval }}'
+                    and open_time >= {{ window_start(interval, reach()) }}
+                    and open_time < {{ window_start(interval) }}
+            ) as bars on began.symbol = bars.symbol
+            group by began.symbol
         ) as found
         {{ "union all" if not loop.last }}
     {%- endfor %}
+{%- endmacro %}
+
+{# The table of bars, for its own model (which cannot refer to itself) and for those after it. #}
+{% macro unified_bars() -%}
+    {{ this if model.name == 'market_data_unified' else ref('market_data_unified') }}
 {%- endmacro %}

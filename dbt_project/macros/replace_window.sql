@@ -1,4 +1,43 @@
 {#
+    The config of a table that is kept up to date window by window. On DuckDB rows are replaced, on BigQuery whole
+    partitions: there a partition costs no more than the rows of it, and a table of small changes becomes slow.
+
+    Arguments:
+        partition    the column and the length (day, month) of a partition on BigQuery
+        large        whether who reads the table on BigQuery must say which partitions
+        meta         see replace_window
+#}
+{% macro kept_by_window(partition, large=false, meta=none, post_hook=none) %}
+    {%- set common = {'materialized': 'incremental', 'on_schema_change': 'fail', 'meta': meta or {}} -%}
+    {%- if target.type == 'bigquery' -%}
+        {{- return(dict(
+            common,
+            incremental_strategy='insert_overwrite',
+            partition_by={'field': partition[0], 'data_type': 'timestamp', 'granularity': partition[1]},
+            cluster_by=['symbol', 'interval'],
+            require_partition_filter=large,
+        )) -}}
+    {%- endif -%}
+    {{- return(dict(common, incremental_strategy='replace_window', **({'post_hook': post_hook} if post_hook else {}))) -}}
+{% endmacro %}
+
+
+{# The condition by which rows of the table are the run's own: what it does not make again is gone. #}
+{% macro held_by_window() -%}
+    {%- set meta = config.get('meta') or {} -%}
+    {%- set time_column = meta.get('time_column', 'open_time') -%}
+    (
+        {% if 'begin_column' in meta -%}
+            {{ time_column }} >= {{ window_start() }} and {{ meta.begin_column }} < {{ window_end() }}
+        {%- else -%}
+            {{ in_window_of_its_interval(time_column) }}
+        {%- endif %}
+        and {{ in_scope('symbol') }}
+    )
+{%- endmacro %}
+
+
+{#
     Incremental strategy `replace_window`: in one transaction, take out what the window held and every row that is
     written again, and put in the new rows. Rows that are gone from the source are gone here too.
 
@@ -14,14 +53,6 @@
     {%- set columns = arg_dict['dest_columns'] | map(attribute='quoted') | join(', ') -%}
     {%- set meta = config.get('meta') or {} -%}
     {%- set time_column = meta.get('time_column', 'open_time') -%}
-    {%- set held -%}
-        {%- if 'begin_column' in meta -%}
-            {{ time_column }} >= {{ window_start() }} and {{ meta.begin_column }} < {{ window_end() }}
-        {%- else -%}
-            {{ in_window_of_its_interval(time_column) }}
-        {%- endif %}
-        and {{ in_scope('symbol') }}
-    {%- endset -%}
 
     {% if meta.get('published_by_month') %}
         insert into bookkeeping.unpublished
@@ -30,13 +61,13 @@
             select symbol, {{ interval_column() }}, open_time from {{ new }}
             union all
             select symbol, {{ interval_column() }}, open_time from {{ target }}
-            where {{ held }}
+            where {{ held_by_window() }}
         )
         group by all;
     {% endif %}
 
     delete from {{ target }}
-    where {{ held }};
+    where {{ held_by_window() }};
 
     -- Rows after the window that are written again: each series has one stretch of them.
     delete from {{ target }}

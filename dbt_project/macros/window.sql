@@ -16,6 +16,9 @@
     {{ instant(aligned(invocation_args_dict.event_time_end or '2100-01-01', interval, 1)) }}
 {%- endmacro %}
 
+{# Before all bars. BigQuery wants a condition on the partitions, also of who reads all of them. #}
+{% macro beginning() %}{{ instant('1970-01-01 00:00:00+00') }}{% endmacro %}
+
 {# An instant moved to the start of the bar that holds it, or (with `up`) to its end, or by bars back from there. #}
 {% macro aligned(at, interval, up, bars_before=0) -%}
     {%- set epoch = modules.datetime.datetime(1970, 1, 1) -%}

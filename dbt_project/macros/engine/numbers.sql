@@ -10,4 +10,9 @@
 {% macro default__double_type() %}float64{% endmacro %}
 {% macro duckdb__double_type() %}double{% endmacro %}
 
+{# The type of exact decimals. (A contract wants digits for NUMERIC, which BigQuery does not take in casts.) #}
+{% macro decimal_type() %}{{ adapter.dispatch('decimal_type')() }}{% endmacro %}
+{% macro default__decimal_type() %}bignumeric{% endmacro %}
+{% macro duckdb__decimal_type() %}decimal(28, 8){% endmacro %}
+
 {% macro double(number) %}{{ '%.17e' | format(number) }}{% endmacro %}

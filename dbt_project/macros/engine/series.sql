@@ -48,7 +48,11 @@
 {# The value of a column `bars` bars earlier in the series, 0 before its first one. The source is numbered_bars'. #}
 {% macro earlier(column, bars) %}{{ adapter.dispatch('earlier')(column, bars) }}{% endmacro %}
 {% macro default__earlier(column, bars) -%}
-    coalesce(lag({{ column }}, {{ bars }}) over (partition by symbol, {{ interval_column() }} order by bar_index), 0)
+    case
+        when bar_index >= {{ bars }}
+            then lag({{ column }}, {{ bars }}) over (partition by symbol, {{ interval_column() }} order by bar_index)
+        else 0
+    end
 {%- endmacro %}
 {% macro duckdb__earlier(column, bars) -%}
     case when bar_index >= {{ bars }} then lag({{ column }}, {{ bars }}) over () else 0 end

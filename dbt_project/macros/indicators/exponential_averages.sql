@@ -38,12 +38,14 @@
 
 {% for step in range(memory_reach(averages)) %}
 {{ name }}_reaching_{{ 2 * ns.reach }} as (
-    select * replace (
-        {%- for average in averages if (1 - average.alpha) ** ns.reach >= 1e-17 %}
+    {%- set reaching = [] -%}
+    {%- for average in averages if (1 - average.alpha) ** ns.reach >= 1e-17 %}{% do reaching.append(average) %}{% endfor %}
+    select
+        {{ all_but(reaching | map(attribute='name') | list) }},
+        {%- for average in reaching %}
             {{ average.name }} + {{ double((1 - average.alpha) ** ns.reach) }} * {{ earlier(average.name, ns.reach) }}
             as {{ average.name }}{{ "," if not loop.last }}
         {%- endfor %}
-    )
     from {{ name }}_reaching_{{ ns.reach }}
 ),
     {%- set ns.reach = 2 * ns.reach %}

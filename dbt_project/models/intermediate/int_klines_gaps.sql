@@ -1,10 +1,7 @@
 {{
-    config(
-        materialized='incremental',
-        incremental_strategy='replace_window',
-        on_schema_change='fail',
-        meta={'time_column': 'resumed_at', 'begin_column': 'first_missing_open_time'},
-    )
+    config(**kept_by_window(
+        partition=('resumed_at', 'month'), meta={'time_column': 'resumed_at', 'begin_column': 'first_missing_open_time'}
+    ))
 }}
 
 {#
@@ -20,7 +17,9 @@ with bars as (
         open_time,
         close_time
     from {{ ref('market_data_unified') }}
-    where {{ interval_column() }} = '{{ var("base_interval") }}'
+    where
+        {{ interval_column() }} = '{{ var("base_interval") }}'
+        and open_time >= {{ increment_starts([var('base_interval')])[var('base_interval')] }}
 ),
 
 edges as (

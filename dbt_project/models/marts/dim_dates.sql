@@ -3,7 +3,7 @@ with extent as (
         min({{ utc_date('open_time') }}) as first_day,
         max({{ utc_date('open_time') }}) as last_day
     from {{ ref('market_data_unified') }}
-    where {{ interval_column() }} = '{{ var("base_interval") }}'
+    where {{ interval_column() }} = '{{ var("base_interval") }}' and open_time >= {{ beginning() }}
 ),
 
 days as (

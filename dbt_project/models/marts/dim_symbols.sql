@@ -6,7 +6,7 @@ with bars as (
         max(close_time) as last_close_time,
         count(*) as bars
     from {{ ref('market_data_unified') }}
-    where {{ interval_column() }} = '{{ var("base_interval") }}'
+    where {{ interval_column() }} = '{{ var("base_interval") }}' and open_time >= {{ beginning() }}
     group by symbol
 ),
 
@@ -44,8 +44,8 @@ select
     ) as base_asset,
     coalesce(listed.quote_asset, quotes.quote_asset) as quote_asset,
     listed.status,
-    listed.tick_size,
-    listed.lot_size,
+    cast(listed.tick_size as {{ decimal_type() }}) as tick_size,
+    cast(listed.lot_size as {{ decimal_type() }}) as lot_size,
     renames.new_symbol as renamed_to,
     former.old_symbol as renamed_from,
     '{{ var("base_interval") }}' as base_interval,

@@ -1,10 +1,4 @@
-{{
-    config(
-        materialized='incremental',
-        incremental_strategy='replace_window',
-        on_schema_change='fail',
-    )
-}}
+{{ config(**kept_by_window(partition=('open_time', 'month'))) }}
 
 select
     symbol,

@@ -1,13 +1,12 @@
 -- The linter takes the `rows` of a window without order (in numbered_bars) for a name, and cannot parse on.
 -- sqlfluff:ignore:parsing
 {{
-    config(
-        materialized='incremental',
-        incremental_strategy='replace_window',
-        on_schema_change='fail',
+    config(**kept_by_window(
+        partition=('open_time', 'day'),
+        large=true,
         meta={'published_by_month': true},
         post_hook="{{ note_full_build() }}",
-    )
+    ))
 }}
 
 {%- set measures = [

@@ -1,13 +1,14 @@
 {#
-    One row per series and bar. Where sources overlap the order of trust is archive, REST, stream, then the latest.
+    One row per series and bar, the most trusted one, then the latest (see landed_klines).
 
-    Nearly no bar has several rows, and ranking sorts: so only those bars are ranked, and all others pass as they are.
+    On DuckDB nearly no bar has several rows, and ranking sorts: so only those bars are ranked, and all others pass as
+    they are.
 #}
-{%- set columns = [
-    'symbol', interval_column(), 'open_time', 'close_time', 'open', 'high', 'low', 'close', 'volume', 'quote_volume',
-    'trades', 'taker_buy_base_volume', 'taker_buy_quote_volume', 'source', 'ingested_at'
-] -%}
+{%- set columns = kline_columns() -%}
 
+{% if target.type == 'bigquery' -%}
+{{ landed_klines('open_time >= ' ~ beginning()) }}
+{%- else -%}
 with contested as (
     select
         symbol,
@@ -36,12 +37,5 @@ inner join contested
         klines.symbol = contested.symbol
         and klines.{{ interval_column() }} = contested.{{ interval_column() }}
         and klines.open_time = contested.open_time
-qualify
-    row_number() over (
-        partition by klines.symbol, klines.{{ interval_column() }}, klines.open_time
-        order by
-            case klines.source
-                when 'archive_monthly' then 1 when 'archive_daily' then 2 when 'rest' then 3 else 4
-            end,
-            klines.ingested_at desc
-    ) = 1
+qualify row_number() over ({{ by_trust('klines.') }}) = 1
+{%- endif %}

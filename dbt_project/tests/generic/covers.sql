@@ -7,5 +7,5 @@
     {%- set fact = utc_date('open_time') if expression == 'utc_date' else adapter.quote(column) -%}
     select distinct {{ fact }} as missing
     from {{ to }}
-    where {{ fact }} not in (select {{ adapter.quote(column) }} from {{ model }})
+    where {{ in_window('open_time') }} and {{ fact }} not in (select {{ adapter.quote(column) }} from {{ model }})
 {% endtest %}

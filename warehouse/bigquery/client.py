@@ -1,0 +1,138 @@
+"""A connection to BigQuery, or to an emulator where BIGQUERY_EMULATOR_HOST names one, and its errors explained.
+
+Credentials are Application Default Credentials and nothing else.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from google.api_core.exceptions import BadRequest, Conflict, Forbidden, GoogleAPIError, NotFound, Unauthenticated
+from google.auth.credentials import AnonymousCredentials
+from google.auth.exceptions import GoogleAuthError
+from google.cloud import bigquery
+
+from ingestion.errors import ConfigurationError, KlinehouseError
+from ingestion.settings import Settings
+
+EMULATOR = "BIGQUERY_EMULATOR_HOST"
+RAW, ANALYTICS = "crypto_raw", "crypto_analytics"
+LABELS = {"app": "klinehouse"}
+
+_GIB = 1 << 30
+_PERMISSION = re.compile(r"bigquery\.[A-Za-z.]+|storage\.[A-Za-z.]+")
+_RESOURCE = re.compile(r"Access Denied: (\w+ [\w:.$-]+)")
+
+
+class WarehouseUnavailable(KlinehouseError):
+    """BigQuery cannot be reached, or refused a statement."""
+
+    kind = "warehouse_unavailable"
+
+
+class BigQuery:
+    """One project's warehouse. Every job carries the label app=klinehouse and a bound on the bytes that it may read."""
+
+    def __init__(self, settings: Settings) -> None:
+        if not settings.bigquery_project:
+            raise ConfigurationError(
+                "KLINEHOUSE_BIGQUERY_PROJECT is not set.", "Set it to the Google Cloud project of the warehouse."
+            )
+        self.project, self.location = settings.bigquery_project, settings.bigquery_location
+        self._limit = settings.bigquery_build_gb * _GIB
+        self._priority = settings.bigquery_priority.upper()
+        with explained(f"project {self.project}"):
+            credentials = AnonymousCredentials() if os.environ.get(EMULATOR) else None  # type: ignore[no-untyped-call]
+            self.client = bigquery.Client(self.project, credentials=credentials, location=self.location)
+
+    def run(
+        self,
+        sql: str,
+        parameters: Sequence[Any] = (),
+        *,
+        purpose: str,
+        job_id: str | None = None,
+        limit: int | None = None,
+    ) -> list[tuple[Any, ...]]:
+        """Run a statement or script and wait for it; its rows. `purpose` becomes a label of the job."""
+        with explained(purpose):
+            job = self.client.query(sql, job_config=self._config(parameters, purpose, limit), job_id=job_id)
+            return [tuple(row.values()) for row in job.result()]
+
+    def read(self, sql: str, parameters: Sequence[Any] = (), *, purpose: str) -> Any:
+        """The rows of a query as an Arrow table, through the Storage Read API where there are many."""
+        with explained(purpose):
+            return self.client.query(sql, job_config=self._config(parameters, purpose, None)).result().to_arrow()
+
+    def bytes_of(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """What a query would read, without running it."""
+        config = bigquery.QueryJobConfig(dry_run=True, use_query_cache=False, query_parameters=list(parameters))
+        config.default_dataset = f"{self.project}.{ANALYTICS}"
+        with explained("the query"):
+            return int(self.client.query(sql, job_config=config).total_bytes_processed or 0)
+
+    def _config(self, parameters: Sequence[Any], purpose: str, limit: int | None) -> bigquery.QueryJobConfig:
+        config = bigquery.QueryJobConfig(
+            query_parameters=list(parameters),
+            labels=labels(purpose),
+            priority=self._priority,
+            maximum_bytes_billed=limit or self._limit,
+        )
+        config.default_dataset = f"{self.project}.{ANALYTICS}"
+        return config
+
+    def close(self) -> None:
+        self.client.close()
+
+
+def labels(purpose: str) -> Mapping[str, str]:
+    """Labels of a job: by them the bill says what cost what."""
+    return LABELS | {"purpose": re.sub(r"[^a-z0-9_-]+", "-", purpose.lower())[:63]}
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[BigQuery]:
+    """A connection for a while."""
+    warehouse = BigQuery(settings)
+    try:
+        yield warehouse
+    finally:
+        warehouse.close()
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Errors of the service as errors of ours, which name the permission and the resource where that is what lacks."""
+    try:
+        yield
+    except Forbidden as error:
+        permission = next(iter(_PERMISSION.findall(error.message)), None)
+        resource = next(iter(_RESOURCE.findall(error.message)), what)
+        if permission is None and "quota" in error.message.lower():
+            raise WarehouseUnavailable(
+                f"BigQuery's quota is used up: {error.message}", "Wait, or ask for more of it in the console."
+            ) from error
+        raise ConfigurationError(
+            f"BigQuery denies {permission or 'access'} on {resource}.",
+            f"Grant the account of these credentials a role with {permission or 'that permission'} there; "
+            "docs/bigquery.md lists which roles Klinehouse needs.",
+        ) from error
+    except (Unauthenticated, GoogleAuthError) as error:
+        raise ConfigurationError(
+            f"There are no valid credentials for BigQuery: {error}",
+            "Run `gcloud auth application-default login`, or give the machine a service account.",
+        ) from error
+    except NotFound as error:
+        raise ConfigurationError(
+            f"BigQuery has not what {what} needs: {error.message}", "Run `klinehouse build` first."
+        ) from error
+    except (BadRequest, Conflict) as error:
+        raise WarehouseUnavailable(f"BigQuery refused {what}: {error.message}", "Look at the job in the console.") from error
+    except (GoogleAPIError, OSError) as error:
+        host = os.environ.get(EMULATOR)
+        raise WarehouseUnavailable(
+            f"{f'The emulator on {host}' if host else 'BigQuery'} does not answer: {error}",
+            "Check the network and status.cloud.google.com, then try again; nothing is lost.",
+        ) from error
