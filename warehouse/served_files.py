@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 
@@ -31,6 +32,10 @@ from warehouse.engine import text
 BARS = "market_data_unified"
 DIMENSIONS = ("dim_dates", "dim_hours", "dim_symbols")
 HEALTH = ("klines_gaps", "klines_reconciliation")
+FILE_COLUMNS = (
+    *("table_name", "symbol", "interval", "month", "path", "rows", "bytes", "first_open_time", "last_close_time"),
+)
+DESCRIPTION = tuple(name for name in FILE_COLUMNS if name != "path")
 
 # Of plain timestamps: for instants DuckDB asks a calendar library, ten times slower.
 MONTH_OF_BAR = "date_trunc('month', make_timestamp(epoch_us(open_time)))"
@@ -64,6 +69,12 @@ class ServedFile:
     @property
     def is_newest(self) -> bool:
         return self.table_name == BARS and self.month is None
+
+    @cached_property  # a thousand files are described with every version, and most were part of the last one
+    def described(self) -> str:
+        """The fields of DESCRIPTION, between tabs; nothing stands for None."""
+        fields = (getattr(self, name) for name in DESCRIPTION)
+        return "\t".join("" if field is None else str(field) for field in fields)
 
 
 SeriesMonths = dict[Series, list[Month]]

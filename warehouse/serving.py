@@ -24,6 +24,7 @@ from warehouse.engine import connect, text, writing
 from warehouse.served_files import (
     BARS,
     DIMENSIONS,
+    FILE_COLUMNS,
     HEALTH,
     MONTH_OF_BAR,
     SeriesMonths,
@@ -33,7 +34,7 @@ from warehouse.served_files import (
     write_months,
     write_newest,
 )
-from warehouse.views import FILE_COLUMNS, VIEW_FILE, swap_views
+from warehouse.views import VIEW_FILE, swap_views
 
 # More than there are cores: they wait for the disk (a durable write takes 5 ms alone, 1 ms among four).
 _WRITERS = 6
@@ -174,11 +175,9 @@ def _newest(
 
 def _written_until(files: Sequence[ServedFile]) -> dict[Series, datetime]:
     """The close of the last bar that the months' files of each series have."""
-    found: dict[Series, datetime] = {}
-    for file in files:
-        if file.is_month and file.last_close_time:
-            found[file.series] = max(file.last_close_time, found.get(file.series, file.last_close_time))
-    return found
+    months = sorted((file for file in files if file.is_month), key=lambda file: str(file.month))
+    latest = {(file.symbol, file.interval): file for file in months}
+    return {file.series: file.last_close_time for file in latest.values() if file.last_close_time}
 
 
 def _is_newer(change: Change, until: Mapping[Series, datetime]) -> bool:
