@@ -122,7 +122,7 @@ class RawZone(Store):
             with self._opened(path) as file:
                 parquet = pq.ParquetFile(file)
                 rows = parquet.read().cast(KLINE_SCHEMA)
-                return rows, _origin(parquet.metadata, path)
+                return rows, _origin(parquet.metadata, self._address(path))
         except FileNotFoundError:
             return None
 
@@ -134,7 +134,7 @@ class RawZone(Store):
         """Where a month came from; None when it has not landed."""
         path = self._history_path(series, month)
         try:
-            return _origin(self._footer(path), path)
+            return _origin(self._footer(path), self._address(path))
         except FileNotFoundError:
             return None
 
@@ -145,7 +145,7 @@ class RawZone(Store):
         groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
         opens, closes = (KLINE_SCHEMA.get_field_index(name) for name in ("open_time", "close_time"))
         return LandedMonth(
-            _origin(footer, path),
+            _origin(footer, self._address(path)),
             min((group.column(opens).statistics.min for group in groups if group.num_rows), default=None),
             max((group.column(closes).statistics.max for group in groups if group.num_rows), default=None),
         )
@@ -325,7 +325,7 @@ class RawZone(Store):
             owner = self.environment()
         if owner != environment:
             raise ConfigurationError(
-                f"{self._root} holds data of {owner}, and the settings lead to {environment}.",
+                f"{self._address(self._root)} holds data of {owner}, and the settings lead to {environment}.",
                 "The two never mix: look at KLINEHOUSE_ARCHIVE_URL and KLINEHOUSE_REST_URL, or set KLINEHOUSE_HOME to "
                 "another folder.",
             )

@@ -59,6 +59,19 @@ class Store:
         """The root as its own file system names it."""
         return self._root
 
+    @property
+    def is_local(self) -> bool:
+        return self._local
+
+    @property
+    def protocol(self) -> str:
+        """What addresses begin with, up to `://`."""
+        return str(self._fs.unstrip_protocol("")).partition(":")[0]
+
+    def content_at(self, address: str) -> bytes:
+        """All of a file, by the address that DuckDB or BigQuery reads it by."""
+        return self._content(str(self._fs._strip_protocol(address)))
+
     def each(self, look: Callable[[_Item], _Found], items: Iterable[_Item]) -> list[_Found]:
         """What `look` finds in each item, in their order; several at a time where a look is a request."""
         if self._local:

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import aiohttp
 import pytest
 from support.object_store import BUCKET, EMULATOR, ObjectStore
+from support.proxy import proxy
 from support.raw_zones import AUGUST, BTC, ETH, JULY, PROVENANCE, bars, empty_root
 from support.storage_front import Front, front
 
@@ -68,6 +70,21 @@ def test_a_store_out_of_reach_is_explained(store: Front, zone: RawZone, monkeypa
     monkeypatch.setenv(EMULATOR, "http://127.0.0.1:9")
     with pytest.raises(StorageUnavailable, match=f"127.0.0.1:9 does not serve gs://{BUCKET}"):
         zone.environment()
+
+
+def test_a_store_that_falls_silent_is_asked_again(
+    object_store: ObjectStore, store: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingestion.google_storage._TIMEOUT", aiohttp.ClientTimeout(total=None, sock_read=0.1))
+    with proxy(object_store.port) as silent:
+        monkeypatch.setenv(EMULATOR, f"http://127.0.0.1:{silent.port}")
+        zone = RawZone(empty_root())
+        silent.mode = "black_hole"
+        with pytest.raises(StorageUnavailable, match="does not serve"):
+            zone.environment()
+        silent.mode = "pass"
+        assert zone.environment() is None
+        assert silent.accepted >= 6
 
 
 def test_a_month_whose_creation_was_answered_too_late_is_created(store: Front, zone: RawZone) -> None:

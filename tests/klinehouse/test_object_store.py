@@ -68,3 +68,14 @@ def test_a_permission_that_is_missing_is_one_line(store: Front, settings: dict[s
     assert (done.returncode, "Traceback" in done.stderr) == (3, False)
     assert "storage.objects.create" in done.stderr
     assert f"gs://{BUCKET}" in done.stderr
+
+
+def test_what_landed_there_is_built_and_published(store: Front, settings: dict[str, str]) -> None:
+    answer(*LAND, **settings)
+    requests(store)
+    answer("build", **settings)
+    # Each month's footer, and the month once for each process or thread: not each time that DuckDB opens it.
+    assert requests(store)["months"] <= 10
+    bars = answer("query", "select count(*) as bars from market_data_unified where \"interval\" = '1h'", **settings)
+    assert bars == [{"bars": 1440}]
+    assert answer("check", **settings)["differences"] == []
