@@ -16,6 +16,7 @@ from support.proxy import proxy
 from support.raw_zones import AUGUST, BTC, ETH, JULY, PROVENANCE, bars, empty_root
 from support.storage_front import Front, front
 
+from ingestion import google_storage
 from ingestion.errors import ConfigurationError, StorageUnavailable
 from ingestion.raw_zone import Environment, RawZone
 
@@ -75,7 +76,7 @@ def test_a_store_out_of_reach_is_explained(store: Front, zone: RawZone, monkeypa
 def test_a_store_that_falls_silent_is_asked_again(
     object_store: ObjectStore, store: Front, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingestion.google_storage._TIMEOUT", aiohttp.ClientTimeout(total=None, sock_read=0.1))
+    monkeypatch.setattr(google_storage, "_TIMEOUT", aiohttp.ClientTimeout(total=None, sock_read=0.1))
     with proxy(object_store.port) as silent:
         monkeypatch.setenv(EMULATOR, f"http://127.0.0.1:{silent.port}")
         zone = RawZone(empty_root())
