@@ -58,3 +58,10 @@ class BusUnavailable(KlinehouseError):
 
     exit_code = 7
     kind = "bus_unavailable"
+
+
+class StorageUnavailable(KlinehouseError):
+    """The object store of the raw zone cannot be reached, or does not serve."""
+
+    exit_code = 8
+    kind = "storage_unavailable"

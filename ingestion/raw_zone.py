@@ -12,11 +12,10 @@ Only this module knows the layout. Any fsspec URL may be the root:
 Bars that came by stream lie beside these, see `stream_zone`. How a file gets there whole is said in `store`.
 """
 
-import glob
 import json
+import threading
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -30,6 +29,7 @@ from ingestion.provenance import Provenance
 from ingestion.store import Store
 
 _METADATA_KEY = b"klinehouse"
+_REASON = ".reason.json"
 _HISTORY = "klines/history"
 _DIFFERENCES = "klines/differences"
 
@@ -55,11 +55,13 @@ SIMULATED = "simulated"
 
 @dataclass(frozen=True, order=True)
 class HistoryFile:
-    """One landed month of a series, the path DuckDB or BigQuery reads it by, and what tells its versions apart."""
+    """One landed month of a series, the path DuckDB or BigQuery reads it by, its size, and what tells its versions
+    apart."""
 
     series: Series
     month: Month
     path: str
+    bytes: int
     version: str
 
 
@@ -68,7 +70,6 @@ class LandedMonth:
     """What one landed file holds, read from its footer alone."""
 
     provenance: Provenance
-    bytes: int
     first_open_time: datetime | None
     last_close_time: datetime | None
 
@@ -94,28 +95,21 @@ class RawZone(Store):
     def __init__(self, root: str) -> None:
         super().__init__(root)
         self._claimed: Environment | None = None
+        self._claiming = threading.Lock()
 
     # --- history -----------------------------------------------------------------------------------------------
 
     def write_history(self, series: Series, month: Month, rows: pa.Table, provenance: Provenance) -> int:
         """Replace one month of a series, whole and atomically. Returns the size in bytes."""
-        sink = pa.BufferOutputStream()
-        # Dictionaries of prices cost twice the time and 60 % more space; byte stream split of decimals is smaller
-        # still, but DuckDB 2.0 cannot read it.
-        pq.write_table(
-            rows.cast(KLINE_SCHEMA).replace_schema_metadata({_METADATA_KEY: provenance.to_json()}),
-            sink,
-            compression="zstd",
-            compression_level=1,
-            use_dictionary=["symbol", "interval", "source", "ingested_at"],
-            # Nobody looks for prices by their extent, and finding it takes a seventh of the time.
-            write_statistics=["open_time", "close_time"],
-            column_encoding=dict.fromkeys(DECIMAL_COLUMNS, "PLAIN")
-            | dict.fromkeys(("open_time", "close_time", "trades"), "DELTA_BINARY_PACKED"),
-        )
-        content = sink.getvalue()
+        content = _history_content(rows, provenance)
         self._write(self._history_path(series, month), content)
         return int(content.size)
+
+    def create_history(self, series: Series, month: Month, rows: pa.Table, provenance: Provenance) -> bool:
+        """Write a month that has not landed. False when it has meanwhile, by whomever: that one stays."""
+        created = self._create(self._history_path(series, month), _history_content(rows, provenance))
+        # It may also be ours: the answer to the first request may have been lost, and the request made again.
+        return created or self.provenance(series, month) == provenance
 
     def read_history(self, series: Series, month: Month) -> pa.Table:
         """The rows of one landed month, in the schema of the raw zone."""
@@ -125,41 +119,36 @@ class RawZone(Store):
         """Rows and origin of one landed month, of one and the same version of its file; None when it has not landed."""
         path = self._history_path(series, month)
         try:
-            with self._fs.open(path, "rb") as file:
+            with self._opened(path) as file:
                 parquet = pq.ParquetFile(file)
                 rows = parquet.read().cast(KLINE_SCHEMA)
-                return rows, _origin(parquet.metadata.metadata, path)
+                return rows, _origin(parquet.metadata, self._address(path))
         except FileNotFoundError:
             return None
 
     def _read(self, path: str, schema: pa.Schema | None) -> pa.Table:
-        with self._fs.open(path, "rb") as file:
+        with self._opened(path) as file:
             return pq.read_table(file, schema=schema)
 
     def provenance(self, series: Series, month: Month) -> Provenance | None:
         """Where a month came from; None when it has not landed."""
         path = self._history_path(series, month)
         try:
-            with self._fs.open(path, "rb") as file:
-                metadata = pq.read_schema(file).metadata
+            return _origin(self._footer(path), self._address(path))
         except FileNotFoundError:
             return None
-        return _origin(metadata, path)
 
     def describe(self, file: HistoryFile) -> LandedMonth:
-        """Provenance, size and extent of one landed file."""
+        """Provenance and extent of one landed file."""
         path = self._history_path(file.series, file.month)
-        with self._fs.open(path, "rb") as opened:
-            parquet = pq.ParquetFile(opened)
-            metadata = parquet.metadata
-            groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-            opens, closes = (KLINE_SCHEMA.get_field_index(name) for name in ("open_time", "close_time"))
-            return LandedMonth(
-                _origin(metadata.metadata, path),
-                int(self._fs.size(path)),
-                min((group.column(opens).statistics.min for group in groups if group.num_rows), default=None),
-                max((group.column(closes).statistics.max for group in groups if group.num_rows), default=None),
-            )
+        footer = self._footer(path)
+        groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
+        opens, closes = (KLINE_SCHEMA.get_field_index(name) for name in ("open_time", "close_time"))
+        return LandedMonth(
+            _origin(footer, self._address(path)),
+            min((group.column(opens).statistics.min for group in groups if group.num_rows), default=None),
+            max((group.column(closes).statistics.max for group in groups if group.num_rows), default=None),
+        )
 
     def history_files(
         self, interval: str | None = None, symbols: Sequence[str] = (), months: Iterable[Month] | None = None
@@ -167,16 +156,16 @@ class RawZone(Store):
         """Landed months, ordered by series and month; of all symbols, intervals and months where none is named."""
         return self._month_files(_HISTORY, interval, symbols, months)
 
-    def history_of(self, series: Series, months: Iterable[Month], *, covering: datetime) -> list[HistoryFile]:
-        """The landed ones of `months` that speak of `covering` or later. Found by name: with hundreds of symbols,
-        listing takes longer."""
-        found = []
-        for month in months:
-            landed = self.provenance(series, month)
-            if landed is not None and landed.covered_until > covering:
-                path = self._history_path(series, month)
-                found.append(HistoryFile(series, month, self._address(path), _version(self._fs.info(path))))
-        return found
+    def history_of(self, series: Sequence[Series], months: Sequence[Month], *, covering: datetime) -> list[str]:
+        """The paths, for DuckDB or BigQuery, of the landed ones of `months` that speak of `covering` or later. Found by
+        name: with hundreds of symbols, listing takes longer."""
+        wanted = [(one, month) for one in series for month in months]
+        found = self.each(lambda one: self.provenance(*one), wanted)
+        return [
+            self._address(self._history_path(*one))
+            for one, landed in zip(wanted, found, strict=True)
+            if landed is not None and landed.covered_until > covering
+        ]
 
     def _month_files(
         self, folder: str, interval: str | None, symbols: Sequence[str], months: Iterable[Month] | None
@@ -185,12 +174,13 @@ class RawZone(Store):
         found = []
         for symbol in symbols or ("*",):
             pattern = f"{folder}/symbol={symbol}/interval={interval or '*'}/*.parquet"
-            for path, details in self._fs.glob(f"{glob.escape(self.root)}/{pattern}", detail=True).items():
+            for path, details in self._listed(pattern).items():
                 *_, symbol_part, interval_part, name = path.split("/")
                 month = Month.parse(name.removesuffix(".parquet"))
                 if wanted is None or month in wanted:
                     series = Series(symbol_part.partition("=")[2], interval_part.partition("=")[2])
-                    found.append(HistoryFile(series, month, self._address(path), _version(details)))
+                    size = int(details["size"])
+                    found.append(HistoryFile(series, month, self._address(path), size, _version(details)))
         return sorted(found)
 
     def series(self) -> list[Series]:
@@ -220,8 +210,10 @@ class RawZone(Store):
 
     def read_differences(self, series: Series, month: Month) -> pa.Table:
         """What sources disagreed about in one month, in DIFFERENCE_SCHEMA; empty when they never did."""
-        path = self._differences_path(series, month)
-        return self._read(path, DIFFERENCE_SCHEMA) if self._fs.exists(path) else DIFFERENCE_SCHEMA.empty_table()
+        try:
+            return self._read(self._differences_path(series, month), DIFFERENCE_SCHEMA)
+        except FileNotFoundError:
+            return DIFFERENCE_SCHEMA.empty_table()
 
     def difference_files(self, interval: str | None = None, months: Iterable[Month] | None = None) -> list[HistoryFile]:
         """The files of differences, ordered by series and month."""
@@ -235,9 +227,7 @@ class RawZone(Store):
     def first_open_time(self, series: Series) -> datetime | None:
         """When the first bar of a series opened, if the exchange was asked."""
         try:
-            return datetime.fromisoformat(
-                json.loads(self._fs.cat_file(self._first_bar_path(series)))["first_open_time"]
-            )
+            return datetime.fromisoformat(json.loads(self._content(self._first_bar_path(series)))["first_open_time"])
         except FileNotFoundError:
             return None
 
@@ -260,18 +250,18 @@ class RawZone(Store):
 
     def symbol_files(self) -> list[str]:
         """The paths of all that is kept about symbols, oldest first."""
-        return [self._address(path) for path in sorted(self._glob("symbols/*.parquet"))]
+        return [self._address(path) for path in sorted(self._listed("symbols/*.parquet"))]
 
     def all_symbols(self) -> list[pa.Table]:
         """What the exchange traded each time that it changed, oldest first."""
-        return [self._read(path, None) for path in sorted(self._glob("symbols/*.parquet"))]
+        return self.each(lambda path: self._read(path, None), sorted(self._listed("symbols/*.parquet")))
 
     def latest_symbols(self) -> pa.Table | None:
         """What the exchange traded when it was last asked; None before that."""
-        found = sorted(self._glob("symbols/*.parquet"))
+        found = sorted(self._listed("symbols/*.parquet"))
         if not found:
             return None
-        with self._fs.open(found[-1], "rb") as file:
+        with self._opened(found[-1]) as file:
             return pq.read_table(file)
 
     # --- quarantine --------------------------------------------------------------------------------------------
@@ -281,62 +271,65 @@ class RawZone(Store):
         path = f"{self._root}/quarantine/{name}"
         self._write(path, content)
         kept = {**note, "name": name, "bytes": len(content), "refused_at": datetime.now(UTC).isoformat()}
-        self._write(f"{path}.reason.json", json.dumps(kept, indent=1).encode())
-        return path
+        self._write(f"{path}{_REASON}", json.dumps(kept, indent=1).encode())
+        return self._address(path)
 
     def quarantined(self) -> list[dict[str, Any]]:
         """The notes of everything refused: name, url, reason, bytes, refused_at and what else was known."""
-        notes = [self._note(path) for path in sorted(self._glob("quarantine/*.reason.json"))]
+        notes = self.each(self._note, sorted(self._listed(f"quarantine/*{_REASON}")))
         return [note for note in notes if note is not None]
+
+    def quarantined_names(self) -> set[str]:
+        """The names of everything in quarantine."""
+        return {path.rsplit("/", 1)[-1].removesuffix(_REASON) for path in self._listed("quarantine/*")}
 
     def quarantine_note(self, name: str) -> dict[str, Any] | None:
         """The note of one refused file; None when it is not in quarantine."""
-        return self._note(f"{self._root}/quarantine/{name}.reason.json")
+        return self._note(f"{self._root}/quarantine/{name}{_REASON}")
 
     def _note(self, path: str) -> dict[str, Any] | None:
         try:
-            note: dict[str, Any] = json.loads(self._fs.cat_file(path))
+            note: dict[str, Any] = json.loads(self._content(path))
         except FileNotFoundError:  # never there, or released meanwhile
             return None
         return note
 
     def release_file(self, name: str) -> None:
         """Drop one refused file, because what its source has now is what has landed."""
-        for path in (f"{self._root}/quarantine/{name}", f"{self._root}/quarantine/{name}.reason.json"):
+        for path in (f"{self._root}/quarantine/{name}", f"{self._root}/quarantine/{name}{_REASON}"):
             self._remove(path)
 
     def release(self, series: Series, period: str) -> None:
         """Drop what is in quarantine for a month (`2024-07`, its days too) or a day, because it has landed since."""
-        prefix = f"{series.symbol}-{series.interval.replace('M', 'mo')}-{period}"
-        # Listed, not globbed: fsspec compiles every pattern anew, and this is done for every landed file.
-        with suppress(FileNotFoundError):
-            for path in self._fs.ls(f"{self._root}/quarantine", detail=False):
-                if path.rsplit("/", 1)[-1].startswith(prefix):
-                    self._remove(path)
+        prefix = refused_prefix(series, period)
+        for name in self.quarantined_names():
+            if name.startswith(prefix):
+                self.release_file(name)
 
     # --- environment -------------------------------------------------------------------------------------------
 
     def environment(self) -> Environment | None:
         """What has fed this zone so far; None while it is empty."""
         try:
-            return Environment(**json.loads(self._fs.cat_file(f"{self._root}/environment.json")))
+            return Environment(**json.loads(self._content(f"{self._root}/environment.json")))
         except FileNotFoundError:
             return None
 
     def claim(self, environment: Environment) -> None:
         """Bind this zone to what feeds it, once; raises ConfigurationError when it is bound to something else."""
-        if self._claimed == environment:
-            return
+        with self._claiming:
+            if self._claimed != environment:
+                self._bind(environment)
+
+    def _bind(self, environment: Environment) -> None:
         owner = self.environment()
         if owner is None:
-            with suppress(FileExistsError):  # another process was first, on an object store
-                self._write(
-                    f"{self._root}/environment.json", json.dumps(asdict(environment)).encode(), keep_existing=True
-                )
+            # Where another process was first, that one owns it.
+            self._create(f"{self._root}/environment.json", json.dumps(asdict(environment)).encode())
             owner = self.environment()
         if owner != environment:
             raise ConfigurationError(
-                f"{self._root} holds data of {owner}, and the settings lead to {environment}.",
+                f"{self._address(self._root)} holds data of {owner}, and the settings lead to {environment}.",
                 "The two never mix: look at KLINEHOUSE_ARCHIVE_URL and KLINEHOUSE_REST_URL, or set KLINEHOUSE_HOME to "
                 "another folder.",
             )
@@ -345,15 +338,38 @@ class RawZone(Store):
     # --- writing -----------------------------------------------------------------------------------------------
 
     def probe_writable(self) -> None:
-        """Write and remove a small file; raises OSError when the zone cannot be written."""
+        """Write and remove a small file; raises OSError, or what `Store` says, when the zone cannot be written."""
         path = f"{self._root}/.probe-{uuid.uuid4().hex}"
         self._write(path, b"")
-        self._fs.rm_file(path)
+        self._remove(path)
 
 
-def _origin(metadata: Mapping[bytes, bytes] | None, path: str) -> Provenance:
+def _history_content(rows: pa.Table, provenance: Provenance) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    # Dictionaries of prices cost twice the time and 60 % more space; byte stream split of decimals is smaller still,
+    # but DuckDB 2.0 cannot read it.
+    pq.write_table(
+        rows.cast(KLINE_SCHEMA).replace_schema_metadata({_METADATA_KEY: provenance.to_json()}),
+        sink,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=["symbol", "interval", "source", "ingested_at"],
+        # Nobody looks for prices by their extent, and finding it takes a seventh of the time.
+        write_statistics=["open_time", "close_time"],
+        column_encoding=dict.fromkeys(DECIMAL_COLUMNS, "PLAIN")
+        | dict.fromkeys(("open_time", "close_time", "trades"), "DELTA_BINARY_PACKED"),
+    )
+    return sink.getvalue()
+
+
+def refused_prefix(series: Series, period: str) -> str:
+    """How the names begin of what is refused of a month, its days too, or of a day: as the archive names its files."""
+    return f"{series.symbol}-{series.interval.replace('M', 'mo')}-{period}"
+
+
+def _origin(footer: pq.FileMetaData, path: str) -> Provenance:
     try:
-        return Provenance.from_json((metadata or {})[_METADATA_KEY])
+        return Provenance.from_json((footer.metadata or {})[_METADATA_KEY])
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"{path} does not say where its rows came from, or an earlier version of Klinehouse wrote it.",
@@ -362,7 +378,9 @@ def _origin(metadata: Mapping[bytes, bytes] | None, path: str) -> Provenance:
 
 
 def _version(details: Mapping[str, Any]) -> str:
-    """What a listing tells of a file's version: an object's etag, or size and time of change (each store has its own
-    names for them)."""
+    """What a listing tells of a file's version: an object's generation or etag, or size and time of change (each store
+    has its own names for them)."""
+    if "generation" in details:
+        return str(details["generation"])
     told = [details[name] for name in ("etag", "ETag", "mtime", "created", "LastModified") if details.get(name)]
     return "-".join(map(str, (details["size"], *told)))

@@ -26,7 +26,10 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path(".klinehouse"), description="Folder of everything that Klinehouse keeps.")
     target: Literal["duckdb", "bigquery"] = Field("duckdb", description="The warehouse engine.")
-    raw_url: str = Field("", description="Root of the raw zone, any fsspec URL; empty means HOME/raw.")
+    raw_url: str = Field(
+        "",
+        description="Root of the raw zone: a folder, or gs://BUCKET/FOLDER, or any fsspec URL; empty means HOME/raw.",
+    )
     archive_url: str = Field("https://data.binance.vision", description="Archive of monthly and daily kline files.")
     rest_url: str = Field(
         "",
@@ -88,6 +91,13 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().resolve()
+
+    @field_validator("raw_url")
+    @classmethod
+    def _bucket(cls, url: str) -> str:
+        if url.startswith(("gs://", "gcs://")) and not urlsplit(url).netloc:
+            raise ValueError("names no bucket")
+        return url
 
     @field_validator("archive_url", "rest_url")
     @classmethod

@@ -82,14 +82,13 @@ class StreamZone(Store):
         content = sink.getvalue()
         name = f"{hashlib.sha256(content).hexdigest()[:32]}.parquet"
         path = f"{self.root}/{_STREAM}/date={day}/{name}"
-        # Also over a file that is there: who was killed while writing it may not have made its name durable.
-        self._write(path, content)
+        self._create(path, content)
         return StreamFile(day, name, self._address(path))
 
     def files(self, window: Window | None = None) -> list[StreamFile]:
         """The files of all days, or of those that `window` touches, in order."""
         found = []
-        for path in self._glob(f"{_STREAM}/date=*/*.parquet"):
+        for path in self._listed(f"{_STREAM}/date=*/*.parquet"):
             *_, folder, name = path.split("/")
             file = StreamFile(date.fromisoformat(folder.partition("=")[2]), name, self._address(path))
             if window is None or (file.window.start < window.end and window.start < file.window.end):
@@ -98,7 +97,7 @@ class StreamZone(Store):
 
     def read(self, file: StreamFile) -> pa.Table:
         """The rows of one file, in KLINE_SCHEMA."""
-        with self._fs.open(self._path(file), "rb") as opened:
+        with self._opened(self._path(file)) as opened:
             return pq.read_table(opened, schema=KLINE_SCHEMA)
 
     def survey(
@@ -108,7 +107,8 @@ class StreamZone(Store):
         when one of them has gone meanwhile. For readers who do not keep the writer away."""
         for left in reversed(range(_LOOKS)):
             try:
-                return [(file, look(file)) for file in self.files(window)]
+                files = self.files(window)
+                return list(zip(files, self.each(look, files), strict=True))
             except FileNotFoundError:
                 if not left:
                     raise
@@ -116,16 +116,13 @@ class StreamZone(Store):
 
     def _read_extents(self, file: StreamFile) -> dict[Series, Window]:
         """From the first bar's open to the last bar's end, for each series of a file; from its footer alone."""
-        with self._fs.open(self._path(file), "rb") as opened:
-            told = json.loads(pq.read_schema(opened).metadata[_METADATA_KEY])
+        told = json.loads(self._footer(self._path(file)).metadata[_METADATA_KEY])
         return {Series(symbol, interval): Window(instant(start), instant(end)) for symbol, interval, start, end in told}
 
     def replace(self, files: Sequence[StreamFile], rows: pa.Table) -> list[StreamFile]:
         """Put `rows` in the place of `files`; for an instant both are there. The caller keeps readers away."""
         written = self.write(rows) if rows.num_rows else []
-        for file in files:
-            if file not in written:
-                self._remove(self._path(file))
+        self.each(self._remove, [self._path(file) for file in files if file not in written])
         return written
 
     def _path(self, file: StreamFile) -> str:

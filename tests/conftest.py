@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import object_store as object_stores
 from support import pubsub_emulator as emulator
+from support.object_store import ObjectStore
 
 _DATA = os.environ.get("KLINEHOUSE_TEST_DATA")
 # Folders whose files take longest, in this order: begun last, they would leave all but one worker idle at the end.
@@ -26,7 +28,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in list(os.environ):
         if name.startswith("KLINEHOUSE_"):
             monkeypatch.delenv(name)
-    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    for name in ("DAGSTER_HOME", "STORAGE_EMULATOR_HOST"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
 
@@ -46,3 +49,13 @@ def pubsub_emulator() -> Iterator[str]:
         pytest.skip(reason)
     with emulator.running() as host:
         yield host
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[ObjectStore]:
+    """An object store with one bucket; a prefix of one's own is empty. STORAGE_EMULATOR_HOST is to name its address."""
+    reason = object_stores.unavailable()
+    if reason:
+        pytest.skip(reason)
+    with object_stores.running() as store:
+        yield store

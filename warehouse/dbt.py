@@ -24,6 +24,7 @@ from ingestion.errors import ConfigurationError, KlinehouseError
 from ingestion.klines import INTERVAL_MICROS
 from ingestion.settings import Settings
 from ingestion.store import write_durably
+from warehouse.remote_files import registered
 
 if TYPE_CHECKING:
     from dbt.cli.main import dbtRunnerResult
@@ -166,7 +167,7 @@ def _run(
     # The log goes without what debugs dbt itself: writing it is a fifth of dbt's own time. The SQL is in target_dir.
     # On standard output there is our own answer, perhaps as JSON; what fails is in the error.
     flags = ["--no-use-colors", "--log-level-file", "info", *([] if on_result else ["--log-level", "none"])]
-    with environment(settings):
+    with environment(settings), registered(settings):
         try:
             result = runner.invoke([*flags, *args])
         finally:

@@ -11,6 +11,7 @@ import duckdb
 
 from ingestion.errors import WarehouseBusy
 from ingestion.settings import Settings
+from warehouse.remote_files import register
 from warehouse.turns import Turn
 
 
@@ -63,6 +64,7 @@ def open_warehouse(settings: Settings) -> duckdb.DuckDBPyConnection:
         ) from error
     connection.execute("set TimeZone = 'UTC'")
     connection.execute(f"set memory_limit = '{settings.warehouse_memory_mb}MB'")
+    register(connection, settings)
     return connection
 
 

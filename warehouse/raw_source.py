@@ -22,7 +22,7 @@ from ingestion.klines import DAY_MICROS, Month, Series, month_window
 from ingestion.microbatch import Stretch
 from ingestion.provenance import STREAM
 from ingestion.raw_zone import HistoryFile, RawZone
-from ingestion.stream_zone import StreamFile, StreamZone
+from ingestion.stream_zone import StreamZone
 from warehouse.engine import text
 
 # Which version of each landed month of the base interval, by symbol.
@@ -63,9 +63,10 @@ def prepare(connection: duckdb.DuckDBPyConnection, zone: RawZone, interval: str,
     _refuse_other_base(connection, interval)
     _make_tables(connection)
     differences = zone.difference_files(interval, months)
-    _view(connection, "klines", _paths(files, stream_files), _EMPTY_KLINES)
+    paths = [*(file.path for file in files), *(file.path for file in stream_files)]
+    _view(connection, "klines", paths, _EMPTY_KLINES)
     _view(connection, "klines_differences", (file.path for file in differences), _EMPTY_DIFFERENCES)
-    extents = [streamed.extents(file) for file in stream_files]
+    extents = streamed.each(streamed.extents, stream_files)
     landed = {file.series.symbol for file in files} | {series.symbol for found in extents for series in found}
     _replace_run_symbols(connection, landed, and_known=True)
     _replace_coverage(connection, zone, interval, months, files)
@@ -83,18 +84,11 @@ def prepare_live(
     _make_tables(connection)
     days = whole_days(stretch.window)
     stream_files = streamed.files(days)
-    files = [
-        file
-        for symbol in stretch.symbols
-        for file in zone.history_of(Series(symbol, interval), month_window(days), covering=days.start)
-    ]
-    _view(connection, "klines", _paths(files, stream_files), _EMPTY_KLINES)
+    series = [Series(symbol, interval) for symbol in stretch.symbols]
+    history = zone.history_of(series, month_window(days), covering=days.start)
+    _view(connection, "klines", [*history, *(file.path for file in stream_files)], _EMPTY_KLINES)
     _replace_run_symbols(connection, stretch.symbols)
-    _cover_stream(connection, interval, [streamed.extents(file) for file in stream_files])
-
-
-def _paths(files: Iterable[HistoryFile], stream_files: Iterable[StreamFile]) -> list[str]:
-    return [*(file.path for file in files), *(file.path for file in stream_files)]
+    _cover_stream(connection, interval, streamed.each(streamed.extents, stream_files))
 
 
 def has_tables(connection: duckdb.DuckDBPyConnection) -> bool:
@@ -261,8 +255,8 @@ def _replace_coverage(
 ) -> None:
     """Take over what is known of `months`; what is known of the others stays."""
     rows: list[tuple[str, str, datetime, str, datetime, datetime]] = []
-    for file in files:
-        provenance = zone.provenance(file.series, file.month)
+    landed = zone.each(lambda file: zone.provenance(file.series, file.month), files)
+    for file, provenance in zip(files, landed, strict=True):
         for answer in provenance.files if provenance else ():
             key = (file.series.symbol, file.series.interval, file.month.start)
             rows.append((*key, answer.source, answer.start, answer.end))

@@ -83,7 +83,8 @@ def status(settings: Settings) -> Status:
 
 
 def _raw_status(zone: RawZone, series: Series) -> SeriesStatus:
-    landed = [zone.describe(file) for file in zone.history_files(series.interval, [series.symbol])]
+    files = zone.history_files(series.interval, [series.symbol])
+    landed = zone.each(zone.describe, files)
     provenances: list[Provenance] = [month.provenance for month in landed]
     opens = [month.first_open_time for month in landed if month.first_open_time]
     closes = [month.last_close_time for month in landed if month.last_close_time]
@@ -94,7 +95,7 @@ def _raw_status(zone: RawZone, series: Series) -> SeriesStatus:
         sum(provenance.rows for provenance in provenances),
         min(opens, default=None),
         max(closes, default=None),
-        sum(month.bytes for month in landed),
+        sum(file.bytes for file in files),
         len(landed),
         tuple(sorted({source for provenance in provenances for source in provenance.sources})),
     )

@@ -1,6 +1,7 @@
 """Where the collector begins with a series that it has never collected: where history ends."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from ingestion.collector.spool import Spool
 from ingestion.grid import micros
@@ -13,11 +14,13 @@ def first_opens(zone: RawZone, series: Sequence[Series], spool: Spool) -> dict[S
 
     A series without history is left out: it begins with the bar that is open now.
     """
-    found = {}
-    for one in series:
-        grid = grid_micros(one.interval)
-        if spool.watermark(one) is None and grid and (files := zone.history_files(one.interval, [one.symbol])):
-            provenance = zone.provenance(one, files[-1].month)
-            if provenance is not None:
-                found[one] = micros(provenance.covered_until) // grid * grid
-    return found
+    new = [one for one in series if spool.watermark(one) is None and grid_micros(one.interval)]
+    ends = zip(new, zone.each(partial(_history_end, zone), new), strict=True)
+    return {one: end for one, end in ends if end is not None}
+
+
+def _history_end(zone: RawZone, series: Series) -> int | None:
+    grid = grid_micros(series.interval)
+    files = zone.history_files(series.interval, [series.symbol])
+    landed = zone.provenance(series, files[-1].month) if files else None
+    return micros(landed.covered_until) // grid * grid if landed and grid else None

@@ -60,7 +60,7 @@ def coverage(
     """Every month of each series from `start` to the running one."""
     today = (now or datetime.now(UTC)).date()
     months = months_between(start.first_day, Month.containing(today).next.first_day)
-    quarantined = {str(note["name"]) for note in zone.quarantined()}
+    quarantined = zone.quarantined_names()
     streamed = _streamed_until(StreamZone(zone.root_url))
     return [_of_series(zone, one, months, quarantined, streamed) for one in series]
 
@@ -82,13 +82,13 @@ def _of_series(
     streamed: Mapping[tuple[Series, Month], datetime],
 ) -> SeriesCoverage:
     first = zone.first_open_time(series)
-    landed = {file.month for file in zone.history_files(series.interval, [series.symbol])}
+    landed = {file.month for file in zone.history_files(series.interval, [series.symbol], months)}
+    origins = dict(zip(landed, zone.each(lambda month: zone.provenance(series, month), landed), strict=True))
     cells = []
     for month in months:
-        provenance = zone.provenance(series, month) if month in landed else None
         name = f"{series.symbol}-{series.interval.replace('M', 'mo')}-{month}"
         is_bad = any(one.startswith(name) for one in quarantined)
-        cells.append(_cell(month, provenance, first, streamed.get((series, month)), is_bad=is_bad))
+        cells.append(_cell(month, origins.get(month), first, streamed.get((series, month)), is_bad=is_bad))
     return SeriesCoverage(series, tuple(cells))
 
 

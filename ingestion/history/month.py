@@ -240,7 +240,7 @@ class _Attempt:
         if self._draft is None:
             self._draft = self._begun()
         if file.source != REST:
-            self._sources.zone.release(self._series, _period(file))
+            self._sources.release(self._series, _period(file))
         self._draft.put(file, parsed)
         self._came.append(file)
         if parsed.broken.reasons:
@@ -303,12 +303,15 @@ class _Attempt:
         covered_until = max(file.end for file in draft.files)
         provenance = draft.provenance(Window(self._span().start, covered_until))
         zone = self._sources.zone
-        if zone.provenance(self._series, self._month) != self._landed:
+        if self._landed is not None and zone.provenance(self._series, self._month) != self._landed:
             raise _LandedMeanwhile
         found = [table for table in draft.disagreements if table.num_rows]
         if found:
             zone.add_differences(self._series, self._month, pa.concat_tables(found))
-        zone.write_history(self._series, self._month, draft.rows, provenance)
+        if self._landed is not None:
+            zone.write_history(self._series, self._month, draft.rows, provenance)
+        elif not zone.create_history(self._series, self._month, draft.rows, provenance):
+            raise _LandedMeanwhile
         return provenance
 
     def _outcome(self) -> Outcome:

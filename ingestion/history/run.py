@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from ingestion.binance.exchange import Exchange
 from ingestion.errors import DataQuarantined, ExchangeRefused
@@ -35,8 +36,8 @@ def plan_history(settings: Settings, series: Sequence[Series], months: Sequence[
     planned = []
     for one in series:
         first = zone.first_open_time(one)
-        for month in months:
-            landed = zone.provenance(one, month)
+        origins = zone.each(partial(zone.provenance, one), months)
+        for month, landed in zip(months, origins, strict=True):
             plan = plan_month(one, month, now, landed, first)
             planned.append(PlannedMonth(one, month, landed.rows if landed else None, plan))
     return planned

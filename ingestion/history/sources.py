@@ -15,6 +15,7 @@ from ingestion.binance.exchange import Exchange
 from ingestion.binance.rest import RestKlines, UnknownSymbol
 from ingestion.errors import ExchangeRefused
 from ingestion.grid import Window
+from ingestion.history.refused import Refused
 from ingestion.klines import Month, Series
 from ingestion.provenance import REST, SourceFile
 from ingestion.raw_zone import Environment, RawZone
@@ -33,6 +34,8 @@ class Sources:
         self._rest_answers = False
         self._first_question = threading.Lock()
         self._first_bars: dict[Series, datetime | UnknownSymbol | None] = {}
+        self._kept_first_bars: dict[Series, datetime | None] = {}
+        self._refused = Refused(zone)
         # Parsing and writing use whole cores; more of them at once only take memory.
         self.cores = threading.BoundedSemaphore(os.cpu_count() or 1)
 
@@ -50,7 +53,7 @@ class Sources:
 
     def is_known_bad(self, path: str) -> bool:
         """Whether a file is in quarantine and has not changed at the source since."""
-        note = self.zone.quarantine_note(path.rsplit("/", 1)[-1])
+        note = self._refused.note(path.rsplit("/", 1)[-1])
         if note is None:
             return False
         now = self._exchange.archive.fingerprint(path)
@@ -64,13 +67,15 @@ class Sources:
             "checksum": bad.fingerprint.checksum,
             "headers": bad.fingerprint.headers,
         }
-        return self.zone.quarantine(path.rsplit("/", 1)[-1], bad.content, note)
+        return self._refused.keep(path.rsplit("/", 1)[-1], bad.content, note)
 
     def forgive(self, path: str) -> None:
         """Release a refused version of a file: the one that has landed is at the source again."""
-        name = path.rsplit("/", 1)[-1]
-        if self.zone.quarantine_note(name) is not None:
-            self.zone.release_file(name)
+        self._refused.forgive(path.rsplit("/", 1)[-1])
+
+    def release(self, series: Series, period: str) -> None:
+        """Release what was refused of a month, its days too, or of a day: it has landed since."""
+        self._refused.release(series, period)
 
     def quarantine_rows(self, file: SourceFile, series: Series, month: Month, broken: BrokenRows) -> str:
         """Keep rows that break a rule as CSV, each with the rule; returns where."""
@@ -82,7 +87,7 @@ class Sources:
         reasons = pa.chunked_array([list(broken.reasons)], pa.string())
         csv.write_csv(broken.rows.append_column("broken_rule", reasons), sink)
         note = {"url": file.url, "reason": broken.summary, "rows": len(broken.reasons)}
-        return self.zone.quarantine(f"{name}.rows.csv", sink.getvalue().to_pybytes(), note)
+        return self._refused.keep(f"{name}.rows.csv", sink.getvalue().to_pybytes(), note)
 
     # --- REST ----------------------------------------------------------------------------------------------------
 
@@ -107,10 +112,10 @@ class Sources:
         """The same, without asking."""
         with self._lock:
             found = self._first_bars.get(series)
-        return found if isinstance(found, datetime) else self.zone.first_open_time(series)
+            return found if isinstance(found, datetime) else self._kept_first_bar(series)
 
     def _find_first_bar(self, series: Series) -> datetime | UnknownSymbol | None:
-        kept = self.zone.first_open_time(series)
+        kept = self._kept_first_bar(series)
         if kept is not None:
             return kept
         try:
@@ -120,6 +125,11 @@ class Sources:
         if found is not None:
             self.zone.write_first_open_time(series, found)
         return found
+
+    def _kept_first_bar(self, series: Series) -> datetime | None:
+        if series not in self._kept_first_bars:
+            self._kept_first_bars[series] = self.zone.first_open_time(series)
+        return self._kept_first_bars[series]
 
     def now(self) -> datetime:
         """The exchange's clock; ours while REST cannot be reached (what needs REST then says so)."""

@@ -45,10 +45,10 @@ LANDING_MUTANTS = {
         _RAW,
         """        self._write(path, content)
         kept = {**note, "name": name, "bytes": len(content), "refused_at": datetime.now(UTC).isoformat()}
-        self._write(f"{path}.reason.json", json.dumps(kept, indent=1).encode())
+        self._write(f"{path}{_REASON}", json.dumps(kept, indent=1).encode())
 """,
         """        kept = {**note, "name": name, "bytes": len(content), "refused_at": datetime.now(UTC).isoformat()}
-        self._write(f"{path}.reason.json", json.dumps(kept, indent=1).encode())
+        self._write(f"{path}{_REASON}", json.dumps(kept, indent=1).encode())
         self._write(path, content)
 """,
     ),

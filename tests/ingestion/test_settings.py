@@ -78,6 +78,8 @@ def test_a_symbol_named_twice_is_kept_once_in_the_order_given(symbols: list[str]
         ("start", "yesterday"),
         ("archive_url", "ftp://data.binance.vision"),
         ("archive_url", "/etc"),
+        ("raw_url", "gs://"),
+        ("raw_url", "gs:///raw"),
         ("target", "postgres"),
         ("bus", "kafka"),
         ("pubsub_project", "../other"),

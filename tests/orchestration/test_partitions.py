@@ -34,7 +34,7 @@ def test_partition_keys_become_the_months_of_each_series(chosen: set[tuple[Month
 
 def test_the_space_is_the_settings_and_what_landed_beyond_them(tmp_path: Path) -> None:
     settings = home(tmp_path, symbols="BTCUSDT", start="2020-03-15")
-    landed = [HistoryFile(Series("ADAUSDT", "5m"), Month(2018, 4), "path", "1")]
+    landed = [HistoryFile(Series("ADAUSDT", "5m"), Month(2018, 4), "path", 1, "1")]
     assert partition_space(settings, []) == PartitionSpace(Month(2020, 3), ("BTCUSDT",))
     assert partition_space(settings, landed) == PartitionSpace(Month(2018, 4), ("BTCUSDT", "ADAUSDT"))
 

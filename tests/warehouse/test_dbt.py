@@ -101,7 +101,7 @@ def test_a_project_is_parsed_once_and_again_when_it_changes(tmp_path: Path, monk
     monkeypatch.setattr(dbt, "PROJECT_DIR", project)
     parsed: list[str] = []
     parse = dbt._parse
-    monkeypatch.setattr(dbt, "_parse", lambda folder: (parsed.append(folder), parse(folder)))
+    monkeypatch.setattr(dbt, "_parse", lambda target, folder: (parsed.append(folder), parse(target, folder)))
     settings = home(tmp_path)
     first = dbt.manifest_path(settings)
     assert dbt.manifest_path(settings) == first

@@ -819,7 +819,7 @@ def test_a_disk_that_is_full_ends_the_run(
         raise OSError("No space left on device")
 
     exchange.month()
-    monkeypatch.setattr(zone, "write_history", full)
+    monkeypatch.setattr(zone, "create_history", full)
     with pytest.raises(OSError, match="No space left"):
         landing.july()
 
