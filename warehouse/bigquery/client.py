@@ -61,6 +61,15 @@ class BigQuery:
             job = self.client.query(sql, job_config=self._config(parameters, purpose, limit), job_id=job_id)
             return [tuple(row.values()) for row in job.result()]
 
+    def has_table(self, dataset: str, name: str) -> bool:
+        """Whether there is a table of this name."""
+        with explained(f"dataset {dataset}"):
+            try:
+                self.client.get_table(f"{self.project}.{dataset}.{name}")
+            except NotFound:
+                return False
+            return True
+
     def read(self, sql: str, parameters: Sequence[Any] = (), *, purpose: str) -> Any:
         """The rows of a query as an Arrow table, through the Storage Read API where there are many."""
         with explained(purpose):
@@ -84,7 +93,7 @@ class BigQuery:
         return config
 
     def close(self) -> None:
-        self.client.close()
+        self.client.close()  # type: ignore[no-untyped-call]
 
 
 def labels(purpose: str) -> Mapping[str, str]:
@@ -129,7 +138,9 @@ def explained(what: str) -> Iterator[None]:
             f"BigQuery has not what {what} needs: {error.message}", "Run `klinehouse build` first."
         ) from error
     except (BadRequest, Conflict) as error:
-        raise WarehouseUnavailable(f"BigQuery refused {what}: {error.message}", "Look at the job in the console.") from error
+        raise WarehouseUnavailable(
+            f"BigQuery refused {what}: {error.message}", "Look at the job in the console."
+        ) from error
     except (GoogleAPIError, OSError) as error:
         host = os.environ.get(EMULATOR)
         raise WarehouseUnavailable(
