@@ -12,7 +12,7 @@ from klinehouse.app import app
 from klinehouse.commands import bus, health, history, live, system, warehouse
 from klinehouse.output import print_error
 
-__all__ = ["app", "bus", "health", "history", "live", "main", "system", "warehouse"]
+__all__ = ["app", "bus", "health", "history", "live", "main", "parity", "system", "warehouse"]
 
 
 @app.callback()

@@ -75,12 +75,12 @@ class Appender:
 
     def close_stream(self) -> None:
         if self._stream is not None:
-            self._stream.close()  # type: ignore[no-untyped-call]
+            self._stream.close()
             self._stream = None
 
     def close(self) -> None:
         self.close_stream()
-        self._client.transport.close()
+        self._client.transport.close()  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> Self:
         return self

@@ -53,13 +53,17 @@ class BigQuery:
         parameters: Sequence[Any] = (),
         *,
         purpose: str,
-        job_id: str | None = None,
         limit: int | None = None,
     ) -> list[tuple[Any, ...]]:
         """Run a statement or script and wait for it; its rows. `purpose` becomes a label of the job."""
+        return [tuple(row.values()) for row in self.start(sql, parameters, purpose=purpose, limit=limit)]
+
+    def start(
+        self, sql: str, parameters: Sequence[Any] = (), *, purpose: str, limit: int | None = None
+    ) -> bigquery.table.RowIterator:
+        """The same; its rows, fetched as they are asked for. `limit` bounds the bytes that are billed."""
         with explained(purpose):
-            job = self.client.query(sql, job_config=self._config(parameters, purpose, limit), job_id=job_id)
-            return [tuple(row.values()) for row in job.result()]
+            return self.client.query(sql, job_config=self._config(parameters, purpose, limit)).result()
 
     def has_table(self, dataset: str, name: str) -> bool:
         """Whether there is a table of this name."""
