@@ -95,7 +95,7 @@ def _question(mart: str, start: datetime, end: datetime, instant: str = "timesta
 def _compare(
     warehouse: BigQuery, published: duckdb.DuckDBPyConnection, mart: str, start: datetime, end: datetime
 ) -> Parity:
-    ours: Any = published.execute(_question(mart, start, end, "timestamptz")).to_arrow_table()
+    ours: Any = published.sql(_question(mart, start, end, "timestamptz")).to_arrow_table()
     theirs = warehouse.read(_question(mart, start, end), purpose=f"parity of {mart}")
     with duckdb.connect() as connection:
         connection.execute("set TimeZone = 'UTC'")
@@ -112,7 +112,7 @@ def _judge(connection: duckdb.DuckDBPyConnection, mart: str, schema: Any) -> Par
     differs = [f'ours."{name}" is distinct from theirs."{name}"' for name in exact]
     relative = [_relative(name) for name in doubles]
     differs += [f"coalesce({one} > {TOLERANCE}, true)" for one in relative]
-    largest = f"max(greatest({', '.join(relative)}))" if relative else "0"
+    largest = f"max(greatest({', '.join(relative)}))" if relative else "max(0)"
     found = connection.execute(
         f"""select
             count(*) filter (where theirs.here is null),

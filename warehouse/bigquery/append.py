@@ -16,9 +16,8 @@ from google.cloud.bigquery_storage_v1.services.big_query_write.transports import
 from google.cloud.bigquery_storage_v1.writer import AppendRowsStream
 
 from ingestion.klines import KLINE_SCHEMA
-from warehouse.bigquery.client import RAW, explained
+from warehouse.bigquery.client import RAW, STORAGE_EMULATOR, explained
 
-STORAGE_EMULATOR = "BIGQUERY_STORAGE_EMULATOR_HOST"
 _TIMEOUT = 30.0
 _ATTEMPTS = 4
 # Arrow's decimals must have the digits of NUMERIC.
