@@ -76,7 +76,9 @@ class Settings(BaseSettings):
         "", pattern=r"^[a-z0-9.:-]*$", description="Google Cloud project of the Pub/Sub topics."
     )
     bigquery_project: str = Field(
-        "", pattern=r"^[a-z0-9.:-]*$", description="Google Cloud project of the datasets crypto_raw and crypto_analytics."
+        "",
+        pattern=r"^[a-z0-9.:-]*$",
+        description="Google Cloud project of the datasets crypto_raw and crypto_analytics.",
     )
     bigquery_location: str = Field("EU", pattern=r"^[A-Za-z0-9-]+$", description="Where BigQuery keeps the datasets.")
     bigquery_priority: Literal["interactive", "batch"] = Field(
@@ -84,6 +86,11 @@ class Settings(BaseSettings):
     )
     bigquery_build_gb: int = Field(1024, ge=1, description="Most that one statement of a build may read, in GiB.")
     bigquery_query_gb: float = Field(10.0, gt=0, description="Most that `klinehouse query` reads unless told, in GiB.")
+    run_partitions: int = Field(
+        120,
+        ge=1,
+        description="Months of symbols that one run of a backfill lands at most where the target is bigquery.",
+    )
     ui_host: str = Field("127.0.0.1", description="Address of the Dagster UI.")
     ui_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI.")
 
