@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from support.asset_graph import describe
 from support.homes import home
 
 from ingestion.history.month import MonthResult, Outcome
@@ -33,20 +34,6 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 @pytest.fixture(scope="module")
 def defs(settings: Settings) -> dg.Definitions:
     return build_defs(settings)
-
-
-def describe(defs: dg.Definitions) -> dict[str, object]:
-    graph = defs.resolve_asset_graph()
-    return {
-        node.key.to_user_string(): {
-            "group": node.group_name,
-            "after": sorted(key.to_user_string() for key in node.parent_keys),
-            "partitions": type(node.partitions_def).__name__ if node.partitions_def else None,
-            "checks": sorted(key.name for key in graph.get_check_keys_for_assets({node.key})),
-            "pools": sorted(node.pools or ()),
-        }
-        for node in sorted(graph.asset_nodes, key=lambda node: node.key)
-    }
 
 
 def test_the_asset_graph_is_as_recorded(defs: dg.Definitions) -> None:
