@@ -30,7 +30,7 @@ from ingestion.store import Store
 
 _METADATA_KEY = b"klinehouse"
 _REASON = ".reason.json"
-_HISTORY = "klines/history"
+HISTORY = "klines/history"
 _DIFFERENCES = "klines/differences"
 
 # One row per field of a bar about which two sources disagree; the values are the sources' own decimals or instants as
@@ -154,7 +154,7 @@ class RawZone(Store):
         self, interval: str | None = None, symbols: Sequence[str] = (), months: Iterable[Month] | None = None
     ) -> list[HistoryFile]:
         """Landed months, ordered by series and month; of all symbols, intervals and months where none is named."""
-        return self._month_files(_HISTORY, interval, symbols, months)
+        return self._month_files(HISTORY, interval, symbols, months)
 
     def history_of(self, series: Sequence[Series], months: Sequence[Month], *, covering: datetime) -> list[str]:
         """The paths, for DuckDB or BigQuery, of the landed ones of `months` that speak of `covering` or later. Found by
@@ -175,10 +175,8 @@ class RawZone(Store):
         for symbol in symbols or ("*",):
             pattern = f"{folder}/symbol={symbol}/interval={interval or '*'}/*.parquet"
             for path, details in self._listed(pattern).items():
-                *_, symbol_part, interval_part, name = path.split("/")
-                month = Month.parse(name.removesuffix(".parquet"))
+                series, month = month_file(path)
                 if wanted is None or month in wanted:
-                    series = Series(symbol_part.partition("=")[2], interval_part.partition("=")[2])
                     size = int(details["size"])
                     found.append(HistoryFile(series, month, self._address(path), size, _version(details)))
         return sorted(found)
@@ -188,7 +186,7 @@ class RawZone(Store):
         return sorted({file.series for file in self.history_files()})
 
     def _history_path(self, series: Series, month: Month) -> str:
-        return f"{self._root}/{_HISTORY}/symbol={series.symbol}/interval={series.interval}/{month}.parquet"
+        return f"{self._root}/{HISTORY}/symbol={series.symbol}/interval={series.interval}/{month}.parquet"
 
     # --- what sources disagreed about ----------------------------------------------------------------------------
 
@@ -360,6 +358,13 @@ def _history_content(rows: pa.Table, provenance: Provenance) -> pa.Buffer:
         | dict.fromkeys(("open_time", "close_time", "trades"), "DELTA_BINARY_PACKED"),
     )
     return sink.getvalue()
+
+
+def month_file(path: str) -> tuple[Series, Month]:
+    """The series and month of a file of history, by its path; raises ValueError or UsageError when it is no such."""
+    *_, symbol_part, interval_part, name = path.split("/")
+    month = Month.parse(name.removesuffix(".parquet"))
+    return Series(symbol_part.partition("=")[2], interval_part.partition("=")[2]), month
 
 
 def refused_prefix(series: Series, period: str) -> str:

@@ -91,6 +91,11 @@ class Settings(BaseSettings):
         description="Minutes between runs over new bars; market_data_live has them at once.",
     )
     bigquery_query_gb: float = Field(10.0, gt=0, description="Most that `klinehouse query` reads unless told, in GiB.")
+    run_partitions: int = Field(
+        120,
+        ge=1,
+        description="Months of symbols that one run of a backfill lands at most where the target is bigquery.",
+    )
     ui_host: str = Field("127.0.0.1", description="Address of the Dagster UI.")
     ui_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI.")
 

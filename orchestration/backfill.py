@@ -56,7 +56,7 @@ def backfill(
             )
         on_run("build bars and indicators")
         _run(defs, instance, BUILD, str(months[0]), str(months[-1]))
-        on_run("publish")
+        on_run("publish" if settings.target == "duckdb" else "build dimensions")
         _run(defs, instance, PUBLISH)
 
 

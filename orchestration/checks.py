@@ -1,14 +1,16 @@
 """Checks of the main table that dbt tests cannot make: whole as the exchange has it, fresh by the data's own clock."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
 from ingestion.settings import Settings
+from orchestration.metrics import measuring, resource_keys
 from orchestration.warehouse_assets import BARS, POOL
-from warehouse.engine import connect, writing
-from warehouse.measure import Gap, SeriesExtent, extents, gaps
+from warehouse.engine import writing
+from warehouse.measure import Gap, SeriesExtent
 
 # A day's file appears about 09:00 UTC of the next day: the newest bar may be 33 hours old, and some slack.
 MAX_AGE = timedelta(hours=36)
@@ -31,11 +33,13 @@ def bars_checks(settings: Settings) -> dg.AssetChecksDefinition:
         dg.AssetCheckSpec("fresh", asset=BARS, description=f"The newest bar closed less than {MAX_AGE} ago."),
     ]
 
-    @dg.multi_asset_check(specs=specs, name="bars_checks", pool=POOL)
-    def bars_checks() -> Iterator[dg.AssetCheckResult]:
-        with writing(settings), connect(settings) as connection:
-            series = extents(connection, settings.interval)
-            found = gaps(connection)
+    @dg.multi_asset_check(specs=specs, name="bars_checks", pool=POOL, required_resource_keys=resource_keys(settings))
+    def bars_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        # A file can only be read by whose turn it is to write.
+        turn = writing(settings) if settings.target == "duckdb" else nullcontext()
+        with turn, measuring(settings, context.resources) as measures:
+            series = measures.extents(settings.interval)
+            found = measures.gaps()
         yield complete(series, found)
         yield fresh(series, datetime.now(UTC))
 

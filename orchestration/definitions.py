@@ -8,7 +8,9 @@ from dagster_dbt import DbtProject
 
 from ingestion.settings import Settings, load_settings
 from orchestration import (
+    arrivals,
     checks,
+    google,
     healing,
     history,
     live,
@@ -24,19 +26,20 @@ from warehouse import dbt
 
 
 def build_defs(settings: Settings | None = None, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
-    """The real asset graph. `resource_overrides` replaces resources by name: `lander`."""
+    """The real asset graph. `resource_overrides` replaces resources by name: `lander`, and on BigQuery `bigquery` and
+    `gcs`. Nothing is asked of a network, and no client is made."""
     settings = settings or load_settings()
     space = current_partition_space(settings)
     manifest = dbt.manifest_path(settings)
     project = DbtProject(project_dir=dbt.PROJECT_DIR, target_path=manifest.parent, profiles_dir=dbt.PROJECT_DIR)
-    resources = {"lander": history.HistoryLander(settings)}
+    resources: dict[str, Any] = {"lander": history.HistoryLander(settings), **google.resources(settings)}
     return dg.Definitions(
         assets=[
             history.raw_klines_asset(settings, space),
             symbols.raw_symbols_asset(settings),
             warehouse_assets.bars_assets(settings, space, project),
             warehouse_assets.dimension_assets(settings, project),
-            serving.serving_asset(settings),
+            *serving.serving_assets(settings),
             live.live_klines_asset(settings),
         ],
         asset_checks=[
@@ -45,7 +48,7 @@ def build_defs(settings: Settings | None = None, resource_overrides: Mapping[str
             standing.partitions_check(settings, space),
             watching.arriving_check(settings),
         ],
-        jobs=[*schedules.jobs(), healing.heal_job(settings)],
+        jobs=[*schedules.jobs(settings), healing.heal_job(settings)],
         schedules=schedules.schedules(space),
         sensors=[
             schedules.automation(),
@@ -53,8 +56,9 @@ def build_defs(settings: Settings | None = None, resource_overrides: Mapping[str
             healing.heal_sensor(settings),
             watching.watch_ingestion(settings),
             watching.note_failures(settings),
+            *arrivals.sensors(settings, space),
         ],
-        resources={**resources, **(resource_overrides or {})},
+        resources=resources | dict(resource_overrides or {}),
     )
 
 

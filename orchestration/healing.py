@@ -9,8 +9,8 @@ from ingestion.history.run import raise_for
 from ingestion.klines import Month, Series
 from ingestion.settings import Settings
 from orchestration.live import live_status
+from orchestration.serving import is_published
 from warehouse.healing import heal, missing_months
-from warehouse.views import VIEW_FILE
 
 HEAL = "heal_missing_bars"
 
@@ -45,7 +45,7 @@ def heal_sensor(settings: Settings) -> dg.SensorDefinition:
         description="Starts a run when published bars have gaps with the verdict `missing`.",
     )
     def sensor() -> dg.RunRequest | dg.SkipReason:
-        if not (settings.serving_dir / VIEW_FILE).exists():
+        if not is_published(settings):
             return dg.SkipReason("Nothing has been published.")
         missing = missing_months(settings)
         if not missing:

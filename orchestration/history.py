@@ -19,6 +19,8 @@ warnings.filterwarnings("ignore", category=dg.BetaWarning, message=".*backfill_p
 
 RAW_KLINES = dg.AssetKey("raw_klines")
 OWNERS = ["team:market-data"]
+# Which version of a month's file a materialization is about: on Google Cloud Storage its generation, see `arrivals`.
+VERSION = "version"
 
 
 @dataclass
@@ -28,11 +30,19 @@ class HistoryLander:
     settings: Settings
     on_result: Callable[[MonthResult], None] = field(default=lambda result: None)
 
-    def land(self, series: Series, months: Sequence[Month]) -> list[MonthResult]:
-        return land_history(self.settings, [series], months, on_result=self.on_result)
+    def land(self, series: Sequence[Series], months: Sequence[Month]) -> list[MonthResult]:
+        return land_history(self.settings, series, months, on_result=self.on_result)
 
 
-def month_metadata(result: MonthResult, environment: Environment | None) -> dict[str, object]:
+def backfill_policy(settings: Settings) -> dg.BackfillPolicy:
+    """How Dagster cuts a backfill into runs. On one machine a single run shares its download workers best; in the cloud
+    runs are spread, and what one of them holds in memory (its events too) is bounded by what it is given."""
+    if settings.target == "duckdb":
+        return dg.BackfillPolicy.single_run()
+    return dg.BackfillPolicy.multi_run(settings.run_partitions)
+
+
+def month_metadata(result: MonthResult, environment: Environment | None, version: str | None) -> dict[str, object]:
     """What the UI shows of one landed month; where it came from first, so that nobody takes simulated data for real."""
     metadata: dict[str, object] = {
         "came_from": str(environment) if environment else "nothing yet",
@@ -41,6 +51,8 @@ def month_metadata(result: MonthResult, environment: Environment | None) -> dict
         "downloads": result.downloads,
         "downloaded_bytes": result.downloaded_bytes,
     }
+    if version is not None:
+        metadata[VERSION] = version
     if result.problems:
         metadata["problems"] = dg.MetadataValue.md("\n".join(f"- {problem}" for problem in result.problems))
     return metadata
@@ -61,7 +73,7 @@ def raw_klines_asset(settings: Settings, space: PartitionSpace) -> dg.AssetsDefi
     @dg.asset(
         key=RAW_KLINES,
         partitions_def=space.months_by_symbol(),
-        backfill_policy=dg.BackfillPolicy.single_run(),
+        backfill_policy=backfill_policy(settings),
         group_name="ingestion",
         owners=OWNERS,
         kinds={"python", "parquet"},
@@ -72,16 +84,25 @@ def raw_klines_asset(settings: Settings, space: PartitionSpace) -> dg.AssetsDefi
         metadata={"dagster/column_schema": column_schema(KLINE_SCHEMA), "dagster/uri": settings.raw_root},
     )
     def raw_klines(context: dg.AssetExecutionContext, lander: dg.ResourceParam[HistoryLander]) -> None:
-        for series, months in landing_plan(context.partition_keys, settings.interval).items():
+        zone = RawZone(settings.raw_root)
+        for series, months in landing_plan(context.partition_keys, settings.interval):
             results = lander.land(series, months)
-            environment = RawZone(settings.raw_root).environment()
+            environment, versions = zone.environment(), _versions(zone, series, months)
             for result in results:
-                key = month_symbol_key(result.month, series.symbol)
-                context.add_asset_metadata(month_metadata(result, environment), partition_key=key)
+                key = month_symbol_key(result.month, result.series.symbol)
+                metadata = month_metadata(result, environment, versions.get((result.series, result.month)))
+                context.add_asset_metadata(metadata, partition_key=key)
             rows = sum(result.rows for result in results)
-            context.log.info(f"{series}: {rows} rows in {len(results)} months")
+            context.log.info(f"{', '.join(map(str, series))}: {rows} rows in {len(results)} months")
 
     return raw_klines
+
+
+def _versions(zone: RawZone, series: Sequence[Series], months: Sequence[Month]) -> dict[tuple[Series, Month], str]:
+    """The versions that the months' files have now. One that somebody replaced after we had landed it is noted as ours,
+    and that is right: who follows our materialization reads it as it is now."""
+    listings = zone.each(lambda one: zone.history_files(one.interval, [one.symbol], months), series)
+    return {(file.series, file.month): file.version for listing in listings for file in listing}
 
 
 def quarantine_check(settings: Settings) -> dg.AssetChecksDefinition:

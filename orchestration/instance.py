@@ -1,5 +1,6 @@
 """The persistent Dagster instance in `KLINEHOUSE_HOME/dagster`, shared by the command line and the UI."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,15 +10,33 @@ import dagster as dg
 
 from ingestion.settings import Settings
 from ingestion.store import write_durably
+from orchestration.google import bucket_of
 
 _CONFIG = Path(__file__).with_name("dagster.yaml")
+_ON_BIGQUERY = Path(__file__).with_name("dagster.bigquery.yaml")
 
 
 def prepare_home(settings: Settings) -> Path:
     """Make the instance's folder with its `dagster.yaml`; one that a user has changed is kept."""
     home = settings.dagster_home
-    write_durably(home / "dagster.yaml", _CONFIG.read_bytes(), keep_existing=True)
+    write_durably(home / "dagster.yaml", instance_config(settings).encode(), keep_existing=True)
     return home
+
+
+def instance_config(settings: Settings) -> str:
+    """The text of `dagster.yaml`; where a raw zone in a bucket feeds BigQuery, what runs print goes beside it."""
+    config = _CONFIG.read_text()
+    place = bucket_of(settings.raw_url)
+    if settings.target != "bigquery" or place is None:
+        return config
+    bucket, folder = place
+    values = {
+        "bucket": bucket,
+        "prefix": "/".join([*folder.split("/")[:-1], "compute_logs"]),
+        "local_dir": str(settings.dagster_home / "storage"),
+    }
+    # A string of JSON is one of YAML, whatever is in it.
+    return config + _ON_BIGQUERY.read_text().format(**{name: json.dumps(value) for name, value in values.items()})
 
 
 @contextmanager

@@ -37,6 +37,9 @@ def partition_space(settings: Settings, landed: Sequence[HistoryFile]) -> Partit
 
 
 def current_partition_space(settings: Settings) -> PartitionSpace:
+    """What has landed is asked only where that takes no network: every process that loads the definitions asks."""
+    if settings.target == "bigquery":
+        return partition_space(settings, [])
     return partition_space(settings, RawZone(settings.raw_root).history_files(interval=settings.interval))
 
 
@@ -44,13 +47,18 @@ def month_symbol_key(month: Month, symbol: str) -> dg.MultiPartitionKey:
     return dg.MultiPartitionKey({"month": str(month), "symbol": symbol})
 
 
-def landing_plan(keys: Iterable[str], interval: str) -> dict[Series, list[Month]]:
-    """Partition keys of raw_klines (`2024-07|BTCUSDT`) to the months to land of each series."""
-    plan: dict[Series, list[Month]] = {}
+def landing_plan(keys: Iterable[str], interval: str) -> list[tuple[list[Series], list[Month]]]:
+    """Partition keys of raw_klines (`2024-07|BTCUSDT`) to what is landed at once: series, and the same months of each.
+
+    Dagster cuts a backfill of many symbols into runs of one month of many of them."""
+    months: dict[Series, list[Month]] = {}
     for key in keys:
         month, _, symbol = str(key).partition("|")
-        plan.setdefault(Series(symbol, interval), []).append(Month.parse(month))
-    return plan
+        months.setdefault(Series(symbol, interval), []).append(Month.parse(month))
+    series: dict[tuple[Month, ...], list[Series]] = {}
+    for one, of_it in months.items():
+        series.setdefault(tuple(of_it), []).append(one)
+    return [(found, list(of_them)) for of_them, found in series.items()]
 
 
 def run_window(time_window: tuple[datetime, datetime]) -> Window:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from ingestion.settings import Settings
 from orchestration.history import RAW_KLINES
 from orchestration.live import LIVE_KLINES, STREAM
 from orchestration.partitions import PartitionSpace, month_symbol_key, refresh_months
-from orchestration.serving import SERVING
+from orchestration.serving import SERVING, read_asset
 from orchestration.symbols import RAW_SYMBOLS
 from orchestration.warehouse_assets import BARS, DIMENSIONS_GROUP
 
@@ -23,9 +24,12 @@ SYMBOLS = "land_symbols"
 HEALTH = "check_health"
 
 
-def jobs() -> "list[UnresolvedAssetJobDefinition]":
+def jobs(settings: Settings) -> "list[UnresolvedAssetJobDefinition]":
     # Seeds are of this group too, read by a dimension or not.
     dimensions = dg.AssetSelection.groups(DIMENSIONS_GROUP) | dg.AssetSelection.assets("klines_gaps")
+    published = dimensions
+    if settings.target == "duckdb":
+        published = dimensions | dg.AssetSelection.assets(SERVING)
     return [
         dg.define_asset_job(LAND, dg.AssetSelection.assets(RAW_KLINES), description="Exchange to raw zone."),
         dg.define_asset_job(SYMBOLS, dg.AssetSelection.assets(RAW_SYMBOLS), description="What the exchange trades."),
@@ -34,9 +38,7 @@ def jobs() -> "list[UnresolvedAssetJobDefinition]":
             dg.AssetSelection.assets("stg_klines", BARS, "int_klines_gaps", "klines_reconciliation"),
             description="Raw zone to bars with indicators, their gaps, and what sources disagreed about.",
         ),
-        dg.define_asset_job(
-            PUBLISH, dimensions | dg.AssetSelection.assets("serving"), description="Dimensions, then serving files."
-        ),
+        dg.define_asset_job(PUBLISH, published, description="Dimensions, then serving files where readers read files."),
         dg.define_asset_job(
             STREAM,
             dg.AssetSelection.assets(LIVE_KLINES).without_checks(),
@@ -49,7 +51,7 @@ def jobs() -> "list[UnresolvedAssetJobDefinition]":
             dg.AssetSelection.checks(
                 *(dg.AssetCheckKey(BARS, name) for name in ("complete", "fresh", "partitions_stand")),
                 dg.AssetCheckKey(RAW_KLINES, "nothing_in_quarantine"),
-                dg.AssetCheckKey(SERVING, "arriving"),
+                dg.AssetCheckKey(read_asset(settings), "arriving"),
             ),
             description="The standing checks, without building anything.",
         ),

@@ -1,4 +1,4 @@
-"""The asset `serving`: what readers see, published from the warehouse."""
+"""What readers see: the asset `serving`, published from the warehouse file; on BigQuery they read the warehouse."""
 
 import dagster as dg
 
@@ -12,7 +12,27 @@ from warehouse.views import VIEW_FILE
 SERVING = dg.AssetKey("serving")
 
 
-def serving_asset(settings: Settings) -> dg.AssetsDefinition:
+def read_asset(settings: Settings) -> dg.AssetKey:
+    """The asset that readers see the bars in."""
+    return SERVING if settings.target == "duckdb" else BARS
+
+
+def is_published(settings: Settings) -> bool:
+    """Whether readers see anything yet."""
+    if settings.target == "duckdb":
+        return (settings.serving_dir / VIEW_FILE).exists()
+    from warehouse.bigquery.client import opened
+    from warehouse.bigquery.measure import has_bars
+
+    with opened(settings) as warehouse:
+        return has_bars(warehouse.client)
+
+
+def serving_assets(settings: Settings) -> list[dg.AssetsDefinition]:
+    return [_serving(settings)] if settings.target == "duckdb" else []
+
+
+def _serving(settings: Settings) -> dg.AssetsDefinition:
     @dg.asset(
         key=SERVING,
         deps=[BARS, *(dg.AssetKey(name) for name in (*DIMENSIONS, *HEALTH))],

@@ -14,13 +14,12 @@ from ingestion.raw_zone import RawZone
 from ingestion.settings import Settings
 from orchestration.charts import price_chart
 from orchestration.history import OWNERS, RAW_KLINES
+from orchestration.metrics import measuring, resource_keys
 from orchestration.partitions import PartitionSpace, run_window
 from orchestration.symbols import RAW_SYMBOLS
 from warehouse import dbt as warehouse_dbt
 from warehouse.build import prepared
 from warehouse.dbt import BuildFailed, Window
-from warehouse.engine import connect
-from warehouse.measure import bars_by_month, latest_bars, row_count
 from warehouse.serving import is_simulated
 
 # One writer at a time on the warehouse file; dagster.yaml gives every pool one slot.
@@ -81,6 +80,7 @@ def bars_assets(settings: Settings, space: PartitionSpace, project: DbtProject) 
         dagster_dbt_translator=Translator(),
         partitions_def=space.months(),
         backfill_policy=dg.BackfillPolicy.single_run(),
+        required_resource_keys=resource_keys(settings),
         pool=POOL,
     )
     def bars(context: dg.AssetExecutionContext) -> Iterator[Any]:
@@ -140,9 +140,9 @@ def _asset_events(
 def _describe_bars(context: dg.AssetExecutionContext, settings: Settings) -> None:
     """Add rows per month, and a picture of the newest bars, to the metadata of the main table."""
     months = [Month.parse(key) for key in context.partition_keys]
-    with connect(settings) as connection:
-        rows = bars_by_month(connection, months[0].start, months[-1].end)
-        newest = latest_bars(connection, settings.symbols[0], settings.interval, months[-1].end)
+    with measuring(settings, context.resources) as measures:
+        rows = measures.bars_by_month(months[0].start, months[-1].end)
+        newest = measures.latest_bars(settings.symbols[0], settings.interval, months[-1].end)
     environment = RawZone(settings.raw_root).environment()
     for month in months:
         metadata = {"came_from": str(environment), "dagster/partition_row_count": rows.get(month, 0)}
@@ -159,6 +159,7 @@ def dimension_assets(settings: Settings, project: DbtProject) -> dg.AssetsDefini
         select=REST,
         name="dimensions",
         dagster_dbt_translator=Translator(),
+        required_resource_keys=resource_keys(settings),
         pool=POOL,
     )
     def dimensions(context: dg.AssetExecutionContext) -> Iterator[Any]:
@@ -168,7 +169,7 @@ def dimension_assets(settings: Settings, project: DbtProject) -> dg.AssetsDefini
 
 
 def _count_rows(context: dg.AssetExecutionContext, settings: Settings) -> None:
-    with connect(settings) as connection:
+    with measuring(settings, context.resources) as measures:
         for key in context.selected_asset_keys:
-            rows = row_count(connection, key.to_user_string())
+            rows = measures.row_count(key.to_user_string())
             context.add_asset_metadata({"dagster/row_count": rows}, asset_key=key)

@@ -10,11 +10,12 @@ from ingestion.binance.exchange import Exchange
 from ingestion.errors import ExchangeRefused
 from ingestion.settings import Settings
 from orchestration.live import live_status
-from orchestration.serving import SERVING
+from orchestration.serving import is_published, read_asset
 from warehouse.serving import run_query
-from warehouse.views import VIEW_FILE
 
 STALLED_AFTER = timedelta(minutes=10)
+# Older bars need not be read: a symbol without a newer one stands still.
+_LOOKED_BACK = timedelta(days=3)
 # Of what readers see. (As a check of `live_klines` the UI would show it as not evaluated once another batch has come.)
 _CHECK = "arriving"
 
@@ -26,7 +27,7 @@ def stalled(newest: Mapping[str, datetime], symbols: Sequence[str], now: datetim
 
 def arriving_check(settings: Settings) -> dg.AssetChecksDefinition:
     @dg.asset_check(
-        asset=SERVING,
+        asset=read_asset(settings),
         name=_CHECK,
         description=f"A bar of each symbol closed in the last {STALLED_AFTER // timedelta(minutes=1)} minutes.",
     )
@@ -45,7 +46,7 @@ def watch_ingestion(settings: Settings) -> dg.SensorDefinition:
         description=f"Evaluates the check `{_CHECK}` every minute, by the exchange's clock.",
     )
     def sensor() -> dg.SensorResult | dg.SkipReason:
-        if not (settings.serving_dir / VIEW_FILE).exists():
+        if not is_published(settings):
             return dg.SkipReason("Nothing has been published.")
         return dg.SensorResult(asset_events=[_judged(settings)])
 
@@ -57,21 +58,23 @@ def _judged(settings: Settings) -> dg.AssetCheckEvaluation:
         with Exchange(settings) as exchange:
             now = exchange.rest.now
     except ExchangeRefused as refused:
-        return _evaluation(passed=False, metadata={"reason": str(refused)})
+        return _evaluation(settings, passed=False, metadata={"reason": str(refused)})
     rows = run_query(
         settings,
-        'select symbol, max(close_time) from market_data_unified where "interval" = ? group by symbol',
-        parameters=[settings.interval],
+        # Engines quote names differently; after a dot a reserved word is a name without quotes.
+        """select bars.symbol, max(bars.close_time) from market_data_unified as bars
+        where bars.interval = ? and bars.open_time >= ? group by bars.symbol""",
+        parameters=[settings.interval, now - _LOOKED_BACK],
     ).rows
     late = stalled(dict(rows), settings.symbols, now)
     metadata = {"exchange_time": now.isoformat(), "stalled": ", ".join(late) or "none"}
-    return _evaluation(passed=not late, metadata=metadata)
+    return _evaluation(settings, passed=not late, metadata=metadata)
 
 
-def _evaluation(*, passed: bool, metadata: Mapping[str, str]) -> dg.AssetCheckEvaluation:
+def _evaluation(settings: Settings, *, passed: bool, metadata: Mapping[str, str]) -> dg.AssetCheckEvaluation:
     return dg.AssetCheckEvaluation(
         check_name=_CHECK,
-        asset_key=SERVING,
+        asset_key=read_asset(settings),
         passed=passed,
         severity=dg.AssetCheckSeverity.WARN,
         metadata=dict(metadata),

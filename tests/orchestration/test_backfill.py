@@ -89,7 +89,7 @@ def test_what_was_backfilled_can_be_queried(backfilled: Backfilled) -> None:
 
 
 def test_landing_again_downloads_nothing(backfilled: Backfilled) -> None:
-    again = HistoryLander(backfilled.settings).land(Series("BTCUSDT", "5m"), [Month(2020, 8), Month(2020, 9)])
+    again = HistoryLander(backfilled.settings).land([Series("BTCUSDT", "5m")], [Month(2020, 8), Month(2020, 9)])
     assert [(result.outcome, result.downloads) for result in again] == [(Outcome.UNCHANGED, 0)] * 2
 
 

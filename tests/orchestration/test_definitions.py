@@ -1,11 +1,13 @@
 """The asset graph: its keys, dependencies and partitions change only on purpose."""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from support.asset_graph import describe
 from support.homes import home
 
 from ingestion.history.month import MonthResult, Outcome
@@ -32,20 +34,6 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 @pytest.fixture(scope="module")
 def defs(settings: Settings) -> dg.Definitions:
     return build_defs(settings)
-
-
-def describe(defs: dg.Definitions) -> dict[str, object]:
-    graph = defs.resolve_asset_graph()
-    return {
-        node.key.to_user_string(): {
-            "group": node.group_name,
-            "after": sorted(key.to_user_string() for key in node.parent_keys),
-            "partitions": type(node.partitions_def).__name__ if node.partitions_def else None,
-            "checks": sorted(key.name for key in graph.get_check_keys_for_assets({node.key})),
-            "pools": sorted(node.pools or ()),
-        }
-        for node in sorted(graph.asset_nodes, key=lambda node: node.key)
-    }
 
 
 def test_the_asset_graph_is_as_recorded(defs: dg.Definitions) -> None:
@@ -110,12 +98,11 @@ def test_publishing_builds_everything_without_partitions_first(defs: dg.Definiti
 class FakeLander(HistoryLander):
     """Lands nothing and remembers what it was asked."""
 
-    asked: list[tuple[Series, list[Month]]]
+    asked: list[tuple[list[Series], list[Month]]]
 
-    def land(self, series: Series, months: object) -> list[MonthResult]:
-        assert isinstance(months, list)
-        self.asked.append((series, months))
-        return [MonthResult(series, month, Outcome.LANDED, rows=7) for month in months]
+    def land(self, series: Sequence[Series], months: Sequence[Month]) -> list[MonthResult]:
+        self.asked.append((list(series), list(months)))
+        return [MonthResult(one, month, Outcome.LANDED, rows=7) for one in series for month in months]
 
 
 def test_resources_can_be_replaced(settings: Settings) -> None:
@@ -124,5 +111,5 @@ def test_resources_can_be_replaced(settings: Settings) -> None:
     job = build_defs(settings, {"lander": fake}).resolve_job_def(LAND)
     result = job.execute_in_process(partition_key="2024-02|ETHUSDT", instance=dg.DagsterInstance.ephemeral())
     (event,) = result.asset_materializations_for_node("raw_klines")
-    assert fake.asked == [(Series("ETHUSDT", "5m"), [Month(2024, 2)])]
+    assert fake.asked == [([Series("ETHUSDT", "5m")], [Month(2024, 2)])]
     assert event.metadata["dagster/partition_row_count"].value == 7

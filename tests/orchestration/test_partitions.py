@@ -28,8 +28,17 @@ SYMBOLS = st.sampled_from(["BTCUSDT", "ETHUSDT", "SOLUSDT"])
 def test_partition_keys_become_the_months_of_each_series(chosen: set[tuple[Month, str]]) -> None:
     keys = [month_symbol_key(month, symbol) for month, symbol in chosen]
     plan = landing_plan(keys, "5m")
-    assert {(month, series.symbol) for series, months in plan.items() for month in months} == chosen
-    assert {series.interval for series in plan} <= {"5m"}
+    landed = [(month, series) for together, months in plan for series in together for month in months]
+    assert sorted((month, series.symbol) for month, series in landed) == sorted(chosen)
+    assert {series.interval for _, series in landed} <= {"5m"}
+
+
+def test_series_of_which_the_same_months_are_asked_for_are_landed_together() -> None:
+    asked = {"BTCUSDT": (1, 2), "ETHUSDT": (1, 2), "SOLUSDT": (2,)}
+    keys = [month_symbol_key(Month(2024, month), symbol) for symbol, months in asked.items() for month in months]
+    btc, eth, sol = (Series(symbol, "5m") for symbol in asked)
+    january, february = Month(2024, 1), Month(2024, 2)
+    assert landing_plan(keys, "5m") == [([btc, eth], [january, february]), ([sol], [february])]
 
 
 def test_the_space_is_the_settings_and_what_landed_beyond_them(tmp_path: Path) -> None:

@@ -1,0 +1,63 @@
+"""The resources of the BigQuery target, and where the raw zone lies in Google Cloud Storage.
+
+Credentials are Application Default Credentials; where an emulator is named (BIGQUERY_EMULATOR_HOST,
+STORAGE_EMULATOR_HOST) there are none.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from dagster_gcp import BigQueryResource, GCSResource
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import bigquery
+
+from ingestion.settings import Settings
+from warehouse.bigquery.client import EMULATOR, LABELS
+
+_SCHEMES = ("gs", "gcs")
+
+
+class WarehouseResource(BigQueryResource):
+    """Dagster's own resource, whose clients can speak to an emulator, and read no more than `most_bytes` by a query."""
+
+    most_bytes: int
+
+    @contextmanager
+    def get_client(self) -> Iterator[bigquery.Client]:
+        config = bigquery.QueryJobConfig(labels=dict(LABELS), maximum_bytes_billed=self.most_bytes)
+        client = bigquery.Client(
+            self.project,
+            location=self.location,
+            credentials=AnonymousCredentials() if os.environ.get(EMULATOR) else None,  # type: ignore[no-untyped-call]
+            default_query_job_config=config,
+        )
+        try:
+            yield client
+        finally:
+            client.close()  # type: ignore[no-untyped-call]
+
+    def get_object_to_set_on_execution_context(self) -> "WarehouseResource":
+        # The one that it inherits gives a generator, with which nobody can do anything.
+        return self
+
+
+def resources(settings: Settings) -> dict[str, Any]:
+    """Resources by name; none where the target is not BigQuery."""
+    if settings.target != "bigquery":
+        return {}
+    project = settings.bigquery_project or None
+    return {
+        "bigquery": WarehouseResource(
+            project=project, location=settings.bigquery_location, most_bytes=settings.bigquery_build_gb << 30
+        ),
+        "gcs": GCSResource(project=project),
+    }
+
+
+def bucket_of(url: str) -> tuple[str, str] | None:
+    """`gs://bucket/some/folder` to bucket and folder (without slashes around it); None for what is no bucket."""
+    parts = urlsplit(url)
+    return (parts.netloc, parts.path.strip("/")) if parts.scheme in _SCHEMES else None

@@ -1,0 +1,116 @@
+"""Questions about the warehouse's content, as in warehouse/measure.py, asked of BigQuery for few bytes.
+
+The main table is never read without a filter of its partitions, and never more of its columns than are needed. What is
+billed is bounded by the client's own default.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+from google.api_core.exceptions import NotFound
+from google.cloud import bigquery
+from google.cloud.bigquery import QueryJobConfig, ScalarQueryParameter
+
+from ingestion.klines import INTERVAL_MICROS, Month
+from warehouse.bigquery.client import ANALYTICS, explained, labels
+from warehouse.measure import Gap, SeriesExtent
+
+_BARS = f"{ANALYTICS}.market_data_unified"
+# Bars of this time are read to see how new a series is; of older ones the dimension of symbols tells.
+_RECENT = timedelta(days=7)
+_CHART = "open_time, close, sma_20, ema_50, rsi_14, macd, macd_signal, bb_upper, bb_lower"
+
+
+def has_bars(client: bigquery.Client) -> bool:
+    """Whether the main table is there; costs nothing."""
+    with explained(_BARS):
+        try:
+            client.get_table(_BARS)
+        except NotFound:
+            return False
+    return True
+
+
+def bars_by_month(client: bigquery.Client, start: datetime, end: datetime) -> dict[Month, int]:
+    """Rows of all series per month that opens in `[start, end)`; reads 8 bytes per row."""
+    rows = _rows(
+        client,
+        f"""select timestamp_trunc(open_time, month), count(*) from {_BARS}
+        where open_time >= @start and open_time < @end group by 1""",
+        [_instant("start", start), _instant("end", end)],
+        "bars by month",
+    )
+    return {Month.containing(month.date()): count for month, count in rows}
+
+
+def row_count(client: bigquery.Client, table: str) -> int:
+    """Rows of a table of the analytics dataset; reads nothing, as BigQuery knows them."""
+    return int(_rows(client, f"select count(*) from {ANALYTICS}.{table}", [], "row count")[0][0])
+
+
+def latest_bars(client: bigquery.Client, symbol: str, interval: str, before: datetime, count: int = 288) -> pa.Table:
+    """The last `count` bars of a series that open before `before`, in order of time: those of the month before it and
+    of as long as they are themselves, with what a chart shows of them."""
+    length = timedelta(microseconds=INTERVAL_MICROS[interval] or 0)
+    parameters = [
+        ScalarQueryParameter("symbol", "STRING", symbol),
+        ScalarQueryParameter("interval", "STRING", interval),
+        _instant("since", before - timedelta(days=31) - count * length),
+        _instant("before", before),
+    ]
+    sql = f"""select {_CHART} from {_BARS}
+        where symbol = @symbol and `interval` = @interval and open_time >= @since and open_time < @before
+        order by open_time desc limit {count}"""
+    rows = reversed(_rows(client, sql, parameters, "newest bars"))
+    names = _CHART.split(", ")
+    return pa.table([*zip(*rows, strict=True)] or [()] * len(names), names)
+
+
+def extents(client: bigquery.Client, interval: str) -> list[SeriesExtent]:
+    """Every series of `interval`, which is the base interval: as the dimension of symbols has it, with the newest bars
+    as the main table has them."""
+    rows = _rows(
+        client,
+        f"""with recent as (
+            select symbol, count(*) as bars, min(open_time) as first_open_time, max(close_time) as last_close_time
+            from {_BARS} where `interval` = @interval and open_time >= @since group by symbol
+        )
+        select
+            symbol,
+            coalesce(known.bars, recent.bars),
+            coalesce(known.first_open_time, recent.first_open_time),
+            greatest(
+                coalesce(known.last_close_time, recent.last_close_time),
+                coalesce(recent.last_close_time, known.last_close_time)
+            )
+        from {ANALYTICS}.dim_symbols as known full outer join recent using (symbol) order by symbol""",
+        [ScalarQueryParameter("interval", "STRING", interval), _instant("since", datetime.now(UTC) - _RECENT)],
+        "extents of series",
+    )
+    return [SeriesExtent(symbol, interval, *rest) for symbol, *rest in rows]
+
+
+def gaps(client: bigquery.Client) -> list[Gap]:
+    """Every gap, in order of symbol and time."""
+    rows = _rows(
+        client,
+        f"""select symbol, first_missing_open_time, resumed_at, missing_bars, verdict
+        from {ANALYTICS}.int_klines_gaps order by symbol, resumed_at""",
+        [],
+        "gaps",
+    )
+    return [Gap(*row) for row in rows]
+
+
+def _instant(name: str, at: datetime) -> ScalarQueryParameter:
+    return ScalarQueryParameter(name, "TIMESTAMP", at)
+
+
+def _rows(
+    client: bigquery.Client, sql: str, parameters: Sequence[ScalarQueryParameter], purpose: str
+) -> list[tuple[Any, ...]]:
+    config = QueryJobConfig(query_parameters=list(parameters), labels=labels(purpose))
+    with explained(purpose):
+        return [tuple(row.values()) for row in client.query(sql, job_config=config).result()]
