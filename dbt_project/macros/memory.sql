@@ -99,6 +99,21 @@
     {%- endfor %}
 {%- endmacro %}
 
+{# From when on the newest bars have in reach what the averages remember: a literal, which names the partitions to read. #}
+{% macro live_start() %}
+    {%- if execute -%}
+        {%- set told = run_query(
+            "select max(covered_until) from " ~ source('crypto_raw', 'klines_coverage')
+            ~ " where " ~ interval_column() ~ " = '" ~ var('base_interval') ~ "'"
+        ).columns[0][0] -%}
+        {%- if told -%}
+            {%- set until = told.astimezone(modules.pytz.utc).replace(tzinfo=none) -%}
+            {{- return(instant(aligned(until, var('base_interval'), 0, reach()))) -}}
+        {%- endif -%}
+    {%- endif -%}
+    {{- return(beginning()) -}}
+{% endmacro %}
+
 {# The table of bars, for its own model (which cannot refer to itself) and for those after it. #}
 {% macro unified_bars() -%}
     {{ this if model.name == 'market_data_unified' else ref('market_data_unified') }}
