@@ -5,12 +5,16 @@ from collections.abc import Iterable
 from benchmarks.bigquery import prices
 from benchmarks.bigquery.prices import DAYS_PER_MONTH, EUR_PER_USD, GIB, TIB
 from benchmarks.bigquery.scans import (
+    STREAMING_RUNS,
     Layout,
     Statement,
     daily_increment,
     dimensions,
+    handed_over,
     history_refresh,
     live_increments,
+    question,
+    tidying,
 )
 from ingestion.messages import KlineMessage, encode
 
@@ -55,6 +59,7 @@ _SAMPLE = KlineMessage(
 def figures(layout: Layout, minutes: int = MINUTES) -> dict[str, float]:
     """All figures of one warehouse: bytes, and dollars a month as `usd_*`."""
     live = [statement for one in live_increments(layout, minutes) for statement in one]
+    live += STREAMING_RUNS * handed_over(layout)
     daily, refresh, dimension = daily_increment(layout), history_refresh(layout), dimensions(layout)
     billed = _billed(live) + _billed(refresh) + _billed(dimension)
     stored, recent = _stored(layout)
@@ -74,6 +79,8 @@ def figures(layout: Layout, minutes: int = MINUTES) -> dict[str, float]:
         "live_billed_per_day": _billed(live),
         "refresh_billed_per_day": _billed(refresh),
         "dimensions_billed_per_day": _billed(dimension),
+        "tidying_billed": _billed(tidying(layout)),
+        "question_billed": question(layout).bytes_billed,
         "billed_per_month": billed * DAYS_PER_MONTH,
         "usd_queries": prices.QUERY.of(billed * DAYS_PER_MONTH / TIB),
         "usd_storage": prices.ACTIVE.of(recent / GIB) + prices.LONG_TERM.of((stored - recent) / GIB),

@@ -31,6 +31,8 @@ _KINDS = {"instant": 8, "double": 8, "whole": 8}
 _KEY = ("symbol", "interval", "open_time")
 _COVERAGE = ("symbol", "interval", "month_start", "source", "covered_from", "covered_until")
 _TESTS, _NOTES = 7, 6
+# A streaming run hands over to the next after half an hour, which looks so many days back for bars it has to compute.
+STREAMING_RUNS, DAYS_LOOKED_THROUGH = 48, 35
 _HALF_A_MONTH = 15
 
 
@@ -124,6 +126,30 @@ def live_increments(layout: Layout, minutes: int) -> Iterator[list[Statement]]:
         yield increment(layout, closed, begin, end)
 
 
+def handed_over(layout: Layout) -> list[Statement]:
+    """What a streaming run asks when it starts."""
+    landed, made = layout.raw_day(_KEY), layout.mart_day(_KEY, layout.interval)
+    stream, mart = DAYS_LOOKED_THROUGH * landed, DAYS_LOOKED_THROUGH * made
+    return [
+        Statement("newest bar", {"coverage": layout.coverage}),
+        Statement("left behind", {"stream": stream, "mart": mart}),
+    ]
+
+
+def question(layout: Layout) -> Statement:
+    """What a question to market_data_live reads at most, at noon, besides the bars of market_data_unified that it asks
+    for: the base interval as far back as the averages remember, to compute the newest bars."""
+    begin = 0.5 - REACH / bars_per_day(layout.interval)
+    known, streamed = (_days(begin, math.inf, 0.5) * day for day in (layout.mart_day(_BARS), layout.raw_day()))
+    landed = _days(begin, 0, 0.5) * layout.raw_day()
+    return Statement("live", {"mart": known, "stream": streamed, "klines": landed, "coverage": layout.coverage})
+
+
+def tidying(layout: Layout) -> list[Statement]:
+    """The dimensions without their tests: what `klinehouse stream` does each hour, gaps left out."""
+    return [one for one in dimensions(layout) if not one.name.endswith("_covers_bars")]
+
+
 def daily_increment(layout: Layout, days: int = 1) -> list[Statement]:
     """The statements of a run over whole days that ended last midnight: all intervals, and the tests."""
     tests = [Statement("test", {"mart": days * layout.mart_day() / _TESTS}) for _ in range(_TESTS)]
@@ -174,6 +200,7 @@ def increment(layout: Layout, levels: Sequence[str], begin: float, end: float) -
     touched = window * layout.mart_day(_KEY)
     made = layout.mart_day() * (now if whole_days else end - begin)
     return [
+        Statement("end", {"coverage": layout.coverage}),
         Statement("coverage", {"stream": window * layout.raw_day(_KEY), "coverage": 2 * layout.coverage}),
         Statement("symbols out", {"run_symbols": layout.run_symbols}),
         Statement("symbols in", {"stream": window * layout.raw_day(_KEY)}),
@@ -191,6 +218,7 @@ def increment(layout: Layout, levels: Sequence[str], begin: float, end: float) -
         Statement("partitions", {"made": made, "run_symbols": layout.run_symbols, "mart": touched}),
         # All columns of the partitions that are replaced, as they are read and as they are written.
         Statement("merge", {"made": 2 * made, "run_symbols": layout.run_symbols, "mart": 2 * now * layout.mart_day()}),
+        Statement("live start", {"coverage": layout.coverage}),
     ]
 
 

@@ -1,17 +1,20 @@
 """The costs in docs/bigquery.md are those that the command computes, from what the code says."""
 
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from benchmarks.bigquery.figures import FILES_PER_LOAD, figures
-from benchmarks.bigquery.prices import Price
+from benchmarks.bigquery.figures import FILES_PER_LOAD, MINUTES, figures
+from benchmarks.bigquery.prices import QUERY, Price
 from benchmarks.bigquery.scans import (
+    DAYS_LOOKED_THROUGH,
     LEAST_BILLED,
     MART,
     REACH,
     ROLLUPS,
+    STREAMING_RUNS,
     Layout,
     Statement,
     daily_increment,
@@ -19,7 +22,10 @@ from benchmarks.bigquery.scans import (
     look_back,
 )
 from benchmarks.bigquery_costs import DOCUMENT, document, with_parts
-from warehouse.bigquery import load
+from ingestion.settings import Settings
+from orchestration.live import SUCCEEDED_AFTER
+from warehouse import parity
+from warehouse.bigquery import live, load
 
 MACROS = Path(__file__).parents[2] / "dbt_project" / "macros"
 
@@ -92,6 +98,16 @@ def test_it_has_the_intervals_of_the_models() -> None:
     listed = re.search(r"for interval in \[(.*?)\]", (MACROS / "intervals.sql").read_text())
     assert listed is not None
     assert tuple(re.findall(r"'(\w+)'", listed[1])) == ROLLUPS
+
+
+def test_streaming_runs_and_their_increments_are_as_many_as_they_are() -> None:
+    assert Settings.model_fields["bigquery_increment_minutes"].default == MINUTES
+    assert timedelta(days=1) == SUCCEEDED_AFTER * STREAMING_RUNS
+    assert timedelta(days=DAYS_LOOKED_THROUGH) == live._LOOK_BACK
+
+
+def test_a_query_has_one_price() -> None:
+    assert QUERY.usd == parity.PRICE_PER_TIB
 
 
 def test_it_loads_as_many_files_at_once_as_the_warehouse() -> None:
