@@ -60,7 +60,9 @@ def _figures(environment: dict[str, str], emulator: int) -> dict[str, object]:
     day = END - timedelta(days=1)
     land = measured(klinehouse("land", "--json", *span), environment)
     build = measured(klinehouse("build", "--json", *span), environment)
-    increment = measured(klinehouse("build", "--json", "--start", day.isoformat(), "--end", END.isoformat()), environment)
+    increment = measured(
+        klinehouse("build", "--json", "--start", day.isoformat(), "--end", END.isoformat()), environment
+    )
     duckdb = environment | {"KLINEHOUSE_TARGET": "duckdb", "KLINEHOUSE_HOME": environment["KLINEHOUSE_HOME"]}
     measured(klinehouse("build", "--json", *span), duckdb)
     parity = measured(klinehouse("parity", "--json", *span), environment)

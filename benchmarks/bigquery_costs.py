@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.bigquery import prices
-from benchmarks.bigquery.figures import (
+from benchmarks.bigquery_layout import prices
+from benchmarks.bigquery_layout.figures import (
     AT_A_TIME,
     BACKFILL,
     CASES,
@@ -26,8 +26,8 @@ from benchmarks.bigquery.figures import (
     figures,
     message_bytes,
 )
-from benchmarks.bigquery.prices import DAYS_PER_MONTH, EUR_PER_USD, GIB, TIB
-from benchmarks.bigquery.scans import Layout, look_back
+from benchmarks.bigquery_layout.prices import DAYS_PER_MONTH, EUR_PER_USD, GIB, TIB
+from benchmarks.bigquery_layout.scans import Layout, look_back
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "bigquery.md"
 _NAMES = [f"{layout.symbols} at {layout.interval}" for layout in CASES]

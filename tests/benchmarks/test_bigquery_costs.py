@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.bigquery.figures import FILES_PER_LOAD, MINUTES, figures
-from benchmarks.bigquery.prices import QUERY, Price
-from benchmarks.bigquery.scans import (
+from benchmarks.bigquery_costs import DOCUMENT, document, with_parts
+from benchmarks.bigquery_layout.figures import FILES_PER_LOAD, MINUTES, figures
+from benchmarks.bigquery_layout.prices import QUERY, Price
+from benchmarks.bigquery_layout.scans import (
     DAYS_LOOKED_THROUGH,
     LEAST_BILLED,
     MART,
@@ -21,7 +22,6 @@ from benchmarks.bigquery.scans import (
     live_increments,
     look_back,
 )
-from benchmarks.bigquery_costs import DOCUMENT, document, with_parts
 from ingestion.settings import Settings
 from orchestration.live import SUCCEEDED_AFTER
 from warehouse import parity

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from benchmarks.bigquery import prices
-from benchmarks.bigquery.prices import DAYS_PER_MONTH, EUR_PER_USD, GIB, TIB
-from benchmarks.bigquery.scans import (
+from benchmarks.bigquery_layout import prices
+from benchmarks.bigquery_layout.prices import DAYS_PER_MONTH, EUR_PER_USD, GIB, TIB
+from benchmarks.bigquery_layout.scans import (
     STREAMING_RUNS,
     Layout,
     Statement,
