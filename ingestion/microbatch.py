@@ -164,6 +164,11 @@ def stretches(rows: pa.Table) -> list[Stretch]:
     return found
 
 
+def around(one: Window | None, other: Window) -> Window:
+    """The smallest window that holds both."""
+    return other if one is None else Window(min(one.start, other.start), max(one.end, other.end))
+
+
 def finish(bus: Bus, batch: Batch) -> None:
     """Acknowledge what is visible now, and give back what was refused: after its attempts it is a dead letter."""
     bus.acknowledge(MICROBATCH, [received.ack_id for received in batch.accepted])

@@ -78,18 +78,23 @@ class Settings(BaseSettings):
     bigquery_project: str = Field(
         "",
         pattern=r"^[a-z0-9.:-]*$",
-        description="Google Cloud project of the datasets crypto_raw and crypto_analytics.",
+        description="Google Cloud project of the warehouse.",
     )
     bigquery_location: str = Field("EU", pattern=r"^[A-Za-z0-9-]+$", description="Where BigQuery keeps the datasets.")
     bigquery_priority: Literal["interactive", "batch"] = Field(
         "interactive", description="Priority of the jobs that build; `batch` waits for idle slots."
     )
     bigquery_build_gb: int = Field(1024, ge=1, description="Most that one statement of a build may read, in GiB.")
+    bigquery_increment_minutes: float = Field(
+        5.0,
+        ge=0,
+        description="Minutes between runs over new bars; market_data_live has them at once.",
+    )
     bigquery_query_gb: float = Field(10.0, gt=0, description="Most that `klinehouse query` reads unless told, in GiB.")
     run_partitions: int = Field(
         120,
         ge=1,
-        description="Months of symbols that one run of a backfill lands at most where the target is bigquery.",
+        description="Months of symbols that one run of a backfill lands at most, where it is spread over runs.",
     )
     ui_host: str = Field("127.0.0.1", description="Address of the Dagster UI.")
     ui_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI.")

@@ -30,6 +30,8 @@ _STREAM = "klines/stream"
 _DAY = 86_400_000_000
 # Files are put together every minute at most, and dropped when history is built: a second look finds all of them.
 _LOOKS = 5
+# Each costs a millisecond in every batch of that day.
+_FILES_OF_A_DAY = 24
 
 _Thing = TypeVar("_Thing")
 
@@ -124,6 +126,14 @@ class StreamZone(Store):
         written = self.write(rows) if rows.num_rows else []
         self.each(self._remove, [self._path(file) for file in files if file not in written])
         return written
+
+    def compact(self, window: Window) -> None:
+        """Put the files of each day of `window` together that has many. The caller keeps readers away."""
+        files = self.files(window)
+        for day in {file.day for file in files}:
+            of_day = [file for file in files if file.day == day]
+            if len(of_day) > _FILES_OF_A_DAY:
+                self.replace(of_day, one_row_per_bar(self.each(self.read, of_day)))
 
     def _path(self, file: StreamFile) -> str:
         return f"{self.root}/{_STREAM}/date={file.day}/{file.name}"

@@ -9,10 +9,10 @@ import typer
 
 from ingestion.errors import ConfigurationError, KlinehouseError
 from klinehouse.app import app
-from klinehouse.commands import bus, health, history, live, system, warehouse
+from klinehouse.commands import bus, health, history, live, parity, system, warehouse
 from klinehouse.output import print_error
 
-__all__ = ["app", "bus", "health", "history", "live", "main", "system", "warehouse"]
+__all__ = ["app", "bus", "health", "history", "live", "main", "parity", "system", "warehouse"]
 
 
 @app.callback()

@@ -70,6 +70,10 @@ def _rest(settings: Settings) -> str:
 
 
 def _warehouse(settings: Settings) -> str:
+    if settings.target == "bigquery":
+        from warehouse.bigquery.reading import bars_in_tables
+
+        return f"BigQuery project {settings.bigquery_project}: {bars_in_tables(settings):,} bars"
     from warehouse.engine import connect, writing
 
     if not settings.warehouse_path.exists():

@@ -6,6 +6,7 @@ from datetime import datetime
 
 import duckdb
 
+from ingestion.errors import UsageError
 from ingestion.raw_zone import RawZone
 from ingestion.settings import Settings
 from ingestion.stream_zone import StreamZone
@@ -47,7 +48,12 @@ class Comparison:
 
 
 def compare_layers(settings: Settings) -> Comparison:
-    """Compare every row of the three layers; nothing is changed. Raises WarehouseBusy."""
+    """Compare every row of the three layers; nothing is changed. Raises WarehouseBusy, and UsageError on BigQuery."""
+    if settings.target != "duckdb":
+        raise UsageError(
+            "`klinehouse check` compares the layers of one machine.",
+            "`klinehouse parity` compares the tables of BigQuery with a build on DuckDB of the same raw files.",
+        )
     zone = RawZone(settings.raw_root)
     raw_files = [file.path for file in zone.history_files(settings.interval)]
     stream_files = [file.path for file in StreamZone(settings.raw_root).files()]

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from math import sqrt
 from typing import Any
 
 from ingestion.errors import UsageError
-from ingestion.klines import Series
+from ingestion.klines import DAY_MICROS, INTERVAL_MICROS, Series
 from ingestion.provenance import SourceFile
 from ingestion.settings import Settings
 from warehouse.origin import StreamPart, origin
@@ -16,6 +16,7 @@ from warehouse.serving import run_query
 
 # As many bars as an exponential average remembers to double precision.
 _MEMORY = 1100
+_BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,18 @@ def explain(settings: Settings, series: Series, open_time: datetime) -> Explanat
 
 
 def _bars_until(settings: Settings, series: Series, open_time: datetime) -> list[dict[str, Any]]:
-    result = run_query(
-        settings,
-        f"""select * from market_data_unified where symbol = ? and "interval" = ? and open_time <= ?
-        order by open_time desc limit {_MEMORY}""",
-        parameters=[series.symbol, series.interval, open_time],
-    )
+    length = timedelta(microseconds=INTERVAL_MICROS[series.interval] or 31 * DAY_MICROS)
+    # Twice the time that they take without holes; all of it where that is too little.
+    for since in (open_time - 2 * _MEMORY * length, _BEGINNING):
+        result = run_query(
+            settings,
+            f"""select * from market_data_unified as bars
+            where symbol = ? and bars.interval = ? and open_time <= ? and open_time >= ?
+            order by open_time desc limit {_MEMORY}""",
+            parameters=[series.symbol, series.interval, open_time, since],
+        )
+        if len(result.rows) == _MEMORY:
+            break
     return [dict(zip(result.columns, row, strict=True)) for row in reversed(result.rows)]
 
 
@@ -76,8 +83,9 @@ def _why_absent(settings: Settings, series: Series, open_time: datetime) -> tupl
         )
     newest = run_query(
         settings,
-        'select max(open_time) from market_data_unified where symbol = ? and "interval" = ?',
-        parameters=[series.symbol, series.interval],
+        "select max(open_time) from market_data_unified as bars "
+        "where symbol = ? and bars.interval = ? and open_time >= ?",
+        parameters=[series.symbol, series.interval, _BEGINNING],
     ).rows[0][0]
     if newest is not None and open_time > newest:
         return (

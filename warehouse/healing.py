@@ -32,8 +32,8 @@ def missing_months(settings: Settings) -> dict[Series, list[Month]]:
     """The months of each series in which the published bars have a gap that nobody has asked the exchange about."""
     rows = run_query(
         settings,
-        """select symbol, "interval", first_missing_open_time, resumed_at from klines_gaps
-        where verdict = 'missing' order by all""",
+        """select symbol, klines_gaps.interval, first_missing_open_time, resumed_at from klines_gaps
+        where verdict = 'missing' order by symbol, resumed_at""",
     ).rows
     found: dict[Series, set[Month]] = {}
     for symbol, interval, first, resumed_at in rows:

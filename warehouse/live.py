@@ -8,20 +8,18 @@ from types import TracebackType
 from typing import Self
 
 import duckdb
+import pyarrow as pa
 
 from ingestion.grid import Window
-from ingestion.microbatch import Stretch
+from ingestion.microbatch import Stretch, around
 from ingestion.raw_zone import RawZone
 from ingestion.settings import Settings
-from ingestion.stream_zone import StreamZone, one_row_per_bar
+from ingestion.stream_zone import StreamZone
 from warehouse import dbt, raw_source, serving
 from warehouse.build import build, require_window
 from warehouse.engine import open_warehouse, take, turn_at
 from warehouse.served_files import ServedFile
-from warehouse.serving import Published
 
-# A day's files are put together when there are more: each costs a millisecond in every batch of that day.
-_FILES_OF_A_DAY = 24
 # Bars that closed since their month was written become part of it when there are more. All of them are written with
 # each batch: no more rows than three symbols have of a whole month at 5m, which a batch wrote anew before.
 _NEWEST_BARS = 20_000
@@ -38,20 +36,21 @@ class LiveWarehouse:
         self._served: list[ServedFile] = []
         self._untidy: Window | None = None
 
-    def apply(self, stretch: Stretch) -> Published:
-        """Compute the bars of a stretch, and what remembers them, and publish. Doing it again changes nothing.
+    def apply(self, stretch: Stretch, rows: pa.Table) -> None:
+        """Compute the bars of a stretch, which lie in the raw zone as `rows` do, and what remembers them, and publish.
+        Doing it again changes nothing.
 
         Raises WarehouseBusy, and BuildFailed when dbt fails.
         """
         connection = self._open()
         if not self._served or not raw_source.has_tables(connection):
-            return self._begin()
+            self._begin()
+            return
         stretch = raw_source.widened(connection, self._settings.interval, stretch)
-        self._untidy = _around(self._untidy, stretch.window)
+        self._untidy = around(self._untidy, stretch.window)
         raw_source.prepare_live(connection, self._zone, self._streamed, self._settings.interval, stretch)
         dbt.run_live(self._settings, dbt.Window(*stretch.window))
-        published, self._served = serving.publish_bars(self._settings, connection, self._served, keep_months=True)
-        return published
+        _, self._served = serving.publish_bars(self._settings, connection, self._served, keep_months=True)
 
     def give_way(self) -> None:
         """Give the warehouse away if another process waits for it; `apply` takes it again."""
@@ -66,7 +65,7 @@ class LiveWarehouse:
         if self._untidy is None:
             return
         connection = self._open()
-        self._compact(self._untidy)
+        self._streamed.compact(raw_source.whole_days(self._untidy))
         symbols = tuple(self._settings.symbols)
         raw_source.prepare_live(
             connection, self._zone, self._streamed, self._settings.interval, Stretch(self._untidy, symbols)
@@ -92,19 +91,11 @@ class LiveWarehouse:
             self._served = serving.served_files(self._settings)
         return self._connection
 
-    def _begin(self) -> Published:
+    def _begin(self) -> None:
         """The first bars of a warehouse: everything that has landed is built, and empty tables come into being."""
         self.close()
         build(self._settings, require_window(self._settings))
-        return serving.publish(self._settings)
-
-    def _compact(self, window: Window) -> None:
-        """Nobody reads these files meanwhile: who would has to wait for its turn."""
-        files = self._streamed.files(raw_source.whole_days(window))
-        for day in {file.day for file in files}:
-            of_day = [file for file in files if file.day == day]
-            if len(of_day) > _FILES_OF_A_DAY:
-                self._streamed.replace(of_day, one_row_per_bar(self._streamed.read(file) for file in of_day))
+        serving.publish(self._settings)
 
     def __enter__(self) -> Self:
         return self
@@ -113,7 +104,3 @@ class LiveWarehouse:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _around(one: Window | None, other: Window) -> Window:
-    return other if one is None else Window(min(one.start, other.start), max(one.end, other.end))

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import duckdb
 
@@ -21,6 +20,7 @@ from ingestion.klines import Month, Series, month_window
 from ingestion.raw_zone import SIMULATED, RawZone
 from ingestion.settings import Settings
 from warehouse.engine import connect, text, writing
+from warehouse.query_result import QueryResult
 from warehouse.served_files import (
     BARS,
     DIMENSIONS,
@@ -61,7 +61,14 @@ class Change:
 
 
 def publish(settings: Settings) -> Published:
-    """Publish every month that changed since the last publish, and the dimensions. Idempotent."""
+    """Publish every month that changed since the last publish, and the dimensions. Idempotent.
+
+    On BigQuery readers ask the tables themselves: there is nothing to publish.
+    """
+    if settings.target == "bigquery":
+        from warehouse.bigquery.reading import bars_in_tables
+
+        return Published(0, 0, bars_in_tables(settings), "")
     with writing(settings), connect(settings) as connection:
         published, files = publish_bars(settings, connection, served_files(settings), with_dimensions=True)
     collect_garbage(settings, files)
@@ -234,19 +241,21 @@ def reading(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
         connection.close()
 
 
-@dataclass(frozen=True)
-class QueryResult:
-    """Names and rows of an answer."""
+def run_query(
+    settings: Settings,
+    sql: str,
+    limit: int | None = None,
+    parameters: Sequence[object] = (),
+    max_gb: float | None = None,
+) -> QueryResult:
+    """Run one query of a user against the published version; raises UsageError with what the engine says of it.
 
-    columns: list[str]
-    rows: list[tuple[Any, ...]]
-
-
-def run_query(settings: Settings, sql: str, limit: int | None = None, parameters: Sequence[object] = ()) -> QueryResult:
-    """Run one query of a user against the published version; raises UsageError with what DuckDB says of it.
-
-    Tables can be named without their schema. At most `limit` rows come back.
+    Tables can be named without their schema. At most `limit` rows come back. `max_gb` bounds what BigQuery may read.
     """
+    if settings.target == "bigquery":
+        from warehouse.bigquery import reading as on_bigquery  # Google's libraries take a second to import
+
+        return on_bigquery.run_query(settings, sql, limit, parameters, max_gb)
     with reading(settings) as connection:
         try:
             cursor = connection.execute(sql, parameters)

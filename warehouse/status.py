@@ -14,7 +14,7 @@ from ingestion.raw_zone import Environment, RawZone
 from ingestion.settings import Settings
 from ingestion.stream_zone import StreamZone
 from warehouse.served_files import BARS, ServedFile
-from warehouse.serving import served_files
+from warehouse.serving import run_query, served_files
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,8 @@ class Status:
 
 def status(settings: Settings) -> Status:
     zone = RawZone(settings.raw_root)
-    served = [file for file in served_files(settings) if file.table_name == BARS]
+    published = _PUBLISHED[settings.target](settings)
     raw = [_raw_status(zone, series) for series in zone.series()]
-    published = [_served_status(series, files) for series, files in _by_series(served).items()]
     return Status(
         str(settings.home),
         zone.environment(),
@@ -80,6 +79,24 @@ def status(settings: Settings) -> Status:
         _bus_status(settings),
         tuple(zone.quarantined()),
     )
+
+
+def _published_files(settings: Settings) -> list[SeriesStatus]:
+    served = [file for file in served_files(settings) if file.table_name == BARS]
+    return [_served_status(series, files) for series, files in _by_series(served).items()]
+
+
+def _published_tables(settings: Settings) -> list[SeriesStatus]:
+    """What dim_symbols tells of the base interval: asking the bars themselves would read all of them."""
+    columns = "symbol, base_interval, bars, first_open_time, last_close_time"
+    rows = run_query(settings, f"select {columns} from dim_symbols order by symbol").rows
+    return [
+        SeriesStatus("bigquery", symbol, interval, bars, first, last, 0, 0, ())
+        for symbol, interval, bars, first, last in rows
+    ]
+
+
+_PUBLISHED = {"duckdb": _published_files, "bigquery": _published_tables}
 
 
 def _raw_status(zone: RawZone, series: Series) -> SeriesStatus:

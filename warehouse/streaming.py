@@ -7,9 +7,12 @@ after its batch, so a hand-over costs no latency. Killed anywhere, a batch comes
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+import pyarrow as pa
 
 from ingestion.bus.port import MICROBATCH, Bus
 from ingestion.errors import BusUnavailable, WarehouseBusy
@@ -74,7 +77,7 @@ def stream(
             "Look for it in the Dagster UI, and end it there.",
         )
     try:
-        with LiveWarehouse(settings) as warehouse:
+        with _open(settings) as warehouse:
             return _Run(settings, bus, warehouse, on_batch).until(
                 lambda: SUCCEEDED if turn.is_wanted() else should_end()
             )
@@ -82,10 +85,24 @@ def stream(
         turn.give_back()
 
 
+class _Live(Protocol):
+    """The warehouse of one engine as a run writes it, see LiveWarehouse."""
+
+    def apply(self, stretch: Stretch, rows: pa.Table) -> None: ...
+    def give_way(self) -> None: ...
+    def tidy(self) -> None: ...
+
+
+def _open(settings: Settings) -> AbstractContextManager[_Live]:
+    if settings.target == "duckdb":
+        return LiveWarehouse(settings)
+    from warehouse.bigquery.live import LiveBigQuery  # Google's libraries take a second to import
+
+    return LiveBigQuery(settings)
+
+
 class _Run:
-    def __init__(
-        self, settings: Settings, bus: Bus, warehouse: LiveWarehouse, on_batch: Callable[[BatchReport], None]
-    ) -> None:
+    def __init__(self, settings: Settings, bus: Bus, warehouse: _Live, on_batch: Callable[[BatchReport], None]) -> None:
         self._settings, self._bus, self._warehouse, self._on_batch = settings, bus, warehouse, on_batch
         self._zone = StreamZone(settings.raw_root)
         self._tidied = time.monotonic()
@@ -119,7 +136,7 @@ class _Run:
     def _make_visible(self, stretch: Stretch, batch: Batch) -> None:
         while True:
             try:
-                self._warehouse.apply(stretch)
+                self._warehouse.apply(stretch, batch.rows)
             except WarehouseBusy:  # a build over years; the messages stay ours meanwhile
                 self._bus.extend(MICROBATCH, batch.ack_ids, _LEASE)
             else:

@@ -10,8 +10,8 @@
     and began before it, has holes: then the interval is read from its beginning.
 #}
 {% macro increment_starts(wanted=none) %}
-    {%- set starts = {} -%}
-    {%- if execute -%}
+    {%- set starts = dict.fromkeys(wanted or [], beginning()) -%}
+    {%- if execute and load_relation(unified_bars()) -%}
         {%- if wanted is none -%}
             {%- set wanted = [var('base_interval')] + (
                 run_query(touched_intervals()).columns[0].values() | list if rollup_intervals() else []
@@ -99,7 +99,22 @@
     {%- endfor %}
 {%- endmacro %}
 
+{# From when on the newest bars have in reach what the averages remember: a literal, which names the partitions to read. #}
+{% macro live_start() %}
+    {%- if execute and load_relation(source('crypto_raw', 'klines_coverage')) -%}
+        {%- set told = run_query(
+            "select max(covered_until) from " ~ source('crypto_raw', 'klines_coverage')
+            ~ " where " ~ interval_column() ~ " = '" ~ var('base_interval') ~ "'"
+        ).columns[0][0] -%}
+        {%- if told -%}
+            {%- set until = told.astimezone(modules.pytz.utc).replace(tzinfo=none) -%}
+            {{- return(instant(aligned(until, var('base_interval'), 0, reach()))) -}}
+        {%- endif -%}
+    {%- endif -%}
+    {{- return(beginning()) -}}
+{% endmacro %}
+
 {# The table of bars, for its own model (which cannot refer to itself) and for those after it. #}
-{% macro unified_bars() -%}
-    {{ this if model.name == 'market_data_unified' else ref('market_data_unified') }}
-{%- endmacro %}
+{% macro unified_bars() %}
+    {{- return(this if model.name == 'market_data_unified' else ref('market_data_unified')) -}}
+{% endmacro %}

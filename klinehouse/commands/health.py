@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from ingestion.errors import KlinehouseError
 from ingestion.klines import Month, Series
 from ingestion.settings import load_settings
 from klinehouse import health_report
@@ -25,14 +24,9 @@ from klinehouse.app import (
     parse_instant,
     show_banner,
 )
+from klinehouse.errors import DataDiffers
 from klinehouse.history_report import print_landed
 from klinehouse.output import out, print_json, print_table, progress
-
-
-class DataDiffers(KlinehouseError):
-    """Two layers, or two sources, do not say the same."""
-
-    kind = "data_differs"
 
 
 @app.command(epilog=examples("klinehouse coverage", "klinehouse coverage --symbols BTCUSDT --json"))
@@ -62,11 +56,11 @@ def gaps(
     settings = load_settings(symbols=symbols)
     result = run_query(
         settings,
-        """select symbol, "interval", first_missing_open_time, last_missing_open_time, missing_bars, last_close_time,
-            resumed_at, verdict, outage, outage_title
-        from klines_gaps where list_contains(?, symbol) and verdict = coalesce(?, verdict)
+        """select symbol, klines_gaps.interval, first_missing_open_time, last_missing_open_time, missing_bars,
+            last_close_time, resumed_at, verdict, outage, outage_title
+        from klines_gaps where strpos(?, concat(' ', symbol, ' ')) > 0 and verdict = coalesce(?, verdict)
         order by symbol, resumed_at""",
-        parameters=[list(settings.symbols), verdict],
+        parameters=[f" {' '.join(settings.symbols)} ", verdict],
     )
     show_banner(settings)
     if json:

@@ -41,9 +41,8 @@ def build(
     if json:
         print_json(dataclasses.asdict(published) | environment_of(settings))
     else:
-        out.print(
-            f"{published.rows:,} rows in {published.files:,} files; {published.months_written:,} months were written."
-        )
+        files = f" in {published.files:,} files; {published.months_written:,} months were written"
+        out.print(f"{published.rows:,} rows{files if published.files else ''}.")
 
 
 @app.command(epilog=examples("klinehouse status", "klinehouse status --json"))
@@ -68,15 +67,18 @@ def status(json: Json = False) -> None:
     )
 )
 def query(
-    sql: Annotated[str, typer.Argument(help="SQL over the published tables, as DuckDB understands it.")],
+    sql: Annotated[str, typer.Argument(help="SQL over the published tables, as the engine understands it.")],
     limit: Annotated[int, typer.Option(min=1, help="Rows to show in a table; JSON has all.")] = 50,
+    max_gb: Annotated[
+        float | None, typer.Option(min=0, help="Most that BigQuery may read, in GiB; KLINEHOUSE_BIGQUERY_QUERY_GB.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Ask the published warehouse. Read-only; it sees nothing but the published tables."""
     from warehouse.serving import run_query
 
     settings = load_settings()
-    result = run_query(settings, sql, None if json else limit + 1)
+    result = run_query(settings, sql, None if json else limit + 1, max_gb=max_gb)
     show_banner(settings)
     if json:
         print_json([dict(zip(result.columns, row, strict=True)) for row in result.rows])

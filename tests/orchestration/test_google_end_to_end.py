@@ -6,7 +6,6 @@ A build takes the emulator half a minute, so one serves all tests.
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -14,13 +13,13 @@ from support import bigquery_emulator, object_store
 from support.homes import home, put, random_walk
 from support.object_store import BUCKET
 
-from ingestion.klines import Month, Series
+from ingestion.klines import Series
 from ingestion.settings import Settings
 from orchestration import arrivals, serving
 from orchestration.definitions import build_defs
 from orchestration.google import resources
 from orchestration.partitions import current_partition_space
-from orchestration.schedules import BUILD, PUBLISH
+from orchestration.schedules import BUILD
 from orchestration.warehouse_assets import BARS
 
 pytestmark = pytest.mark.bigquery
@@ -78,7 +77,8 @@ def test_objects_by_other_hands_are_reported_built_and_described(settings: Setti
         tags = {"dagster/asset_partition_range_start": "2024-01", "dagster/asset_partition_range_end": "2024-02"}
         run = defs.resolve_job_def(BUILD).execute_in_process(instance=instance, tags=tags)
         told = {
-            event.partition: event.materialization.metadata for event in run.get_asset_materialization_events()
+            event.partition: event.materialization.metadata
+            for event in run.get_asset_materialization_events()
             if event.asset_key == BARS
         }
         rows = {key: metadata["dagster/partition_row_count"].value for key, metadata in told.items()}
@@ -87,4 +87,3 @@ def test_objects_by_other_hands_are_reported_built_and_described(settings: Setti
         checks = {check.check_name: check.passed for check in run.get_asset_check_evaluations()}
         assert (checks["complete"], checks["fresh"]) == (False, False)
         assert serving.is_published(settings)
-        print(rows, checks)

@@ -136,9 +136,9 @@ def test_bars_are_built_in_one_run_because_bigquery_does_the_work(defs: dg.Defin
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_readers_see_something_once_the_main_table_is_there(
+def test_readers_see_something_once_there_are_bars_to_read(
     settings: Settings, there: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", "http://127.0.0.1:9")
-    monkeypatch.setattr("warehouse.bigquery.measure.has_bars", lambda client: there)
+    monkeypatch.setattr("warehouse.bigquery.client.BigQuery.has_table", lambda *names: there)
     assert serving.is_published(settings) is there

@@ -53,8 +53,10 @@ def running(python: str, folder: Path, objects: Path | None = None) -> Iterator[
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "emulator.log").open("wb") as log:
         emulator = subprocess.Popen(
-            [python, str(_PROGRAM), "serve", "--host", "127.0.0.1", f"--port={port}", f"--grpc-port={storage_port}"]
-            + [f"--project={PROJECT}", f"--data-dir={folder / 'data'}"],
+            [
+                *(python, str(_PROGRAM), "serve", "--host", "127.0.0.1", f"--port={port}"),
+                *(f"--grpc-port={storage_port}", f"--project={PROJECT}", f"--data-dir={folder / 'data'}"),
+            ],
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,

@@ -9,20 +9,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from google.api_core.exceptions import BadRequest, Conflict, Forbidden, GoogleAPIError, NotFound, Unauthenticated
+import grpc  # type: ignore[import-untyped]
+from google.api_core.exceptions import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    GoogleAPICallError,
+    GoogleAPIError,
+    NotFound,
+    Unauthenticated,
+)
 from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import bigquery
+from google.cloud.bigquery_storage_v1 import BigQueryReadClient
+from google.cloud.bigquery_storage_v1.services.big_query_read.transports import BigQueryReadGrpcTransport
 
 from ingestion.errors import ConfigurationError, KlinehouseError
 from ingestion.settings import Settings
 
 EMULATOR = "BIGQUERY_EMULATOR_HOST"
+STORAGE_EMULATOR = "BIGQUERY_STORAGE_EMULATOR_HOST"
 RAW, ANALYTICS = "crypto_raw", "crypto_analytics"
 LABELS = {"app": "klinehouse"}
 
 _GIB = 1 << 30
 _PERMISSION = re.compile(r"bigquery\.[A-Za-z.]+|storage\.[A-Za-z.]+")
+_ADDRESS = re.compile(r"^(POST|GET) \S+: ")
 _RESOURCE = re.compile(r"Access Denied: (\w+ [\w:.$-]+)")
 
 
@@ -53,18 +66,32 @@ class BigQuery:
         parameters: Sequence[Any] = (),
         *,
         purpose: str,
-        job_id: str | None = None,
         limit: int | None = None,
     ) -> list[tuple[Any, ...]]:
         """Run a statement or script and wait for it; its rows. `purpose` becomes a label of the job."""
+        return [tuple(row.values()) for row in self.start(sql, parameters, purpose=purpose, limit=limit)]
+
+    def start(
+        self, sql: str, parameters: Sequence[Any] = (), *, purpose: str, limit: int | None = None
+    ) -> bigquery.table.RowIterator:
+        """The same; its rows, fetched as they are asked for. `limit` bounds the bytes that are billed."""
         with explained(purpose):
-            job = self.client.query(sql, job_config=self._config(parameters, purpose, limit), job_id=job_id)
-            return [tuple(row.values()) for row in job.result()]
+            return self.client.query(sql, job_config=self._config(parameters, purpose, limit)).result()
+
+    def has_table(self, dataset: str, name: str) -> bool:
+        """Whether there is a table of this name."""
+        with explained(f"dataset {dataset}"):
+            try:
+                self.client.get_table(f"{self.project}.{dataset}.{name}")
+            except NotFound:
+                return False
+            return True
 
     def read(self, sql: str, parameters: Sequence[Any] = (), *, purpose: str) -> Any:
         """The rows of a query as an Arrow table, through the Storage Read API where there are many."""
         with explained(purpose):
-            return self.client.query(sql, job_config=self._config(parameters, purpose, None)).result().to_arrow()
+            rows = self.client.query(sql, job_config=self._config(parameters, purpose, None)).result()
+            return rows.to_arrow(bqstorage_client=_storage_reader())
 
     def bytes_of(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """What a query would read, without running it."""
@@ -84,7 +111,15 @@ class BigQuery:
         return config
 
     def close(self) -> None:
-        self.client.close()
+        self.client.close()  # type: ignore[no-untyped-call]
+
+
+def _storage_reader() -> BigQueryReadClient | None:
+    """A client of the emulator's Storage API; None leaves it to BigQuery's own client."""
+    host = os.environ.get(STORAGE_EMULATOR)
+    if host is None:
+        return None
+    return BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=grpc.insecure_channel(host)))  # type: ignore[no-untyped-call]
 
 
 def labels(purpose: str) -> Mapping[str, str]:
@@ -100,6 +135,11 @@ def opened(settings: Settings) -> Iterator[BigQuery]:
         yield warehouse
     finally:
         warehouse.close()
+
+
+def _said(error: GoogleAPICallError) -> str:
+    """What the service said itself, without the address that was asked and the job's name."""
+    return _ADDRESS.sub("", str(error.message)).split("\n")[0].split("; reason: ")[0]
 
 
 @contextmanager
@@ -126,10 +166,12 @@ def explained(what: str) -> Iterator[None]:
         ) from error
     except NotFound as error:
         raise ConfigurationError(
-            f"BigQuery has not what {what} needs: {error.message}", "Run `klinehouse build` first."
+            f"BigQuery has not what {what} needs: {_said(error)}", "Run `klinehouse build` first."
         ) from error
     except (BadRequest, Conflict) as error:
-        raise WarehouseUnavailable(f"BigQuery refused {what}: {error.message}", "Look at the job in the console.") from error
+        raise WarehouseUnavailable(
+            f"BigQuery refused {what}: {_said(error)}", "Look at the job in the console."
+        ) from error
     except (GoogleAPIError, OSError) as error:
         host = os.environ.get(EMULATOR)
         raise WarehouseUnavailable(

@@ -1,13 +1,14 @@
 """Bringing rows into `crypto_raw`: load jobs, which cost nothing, into tables of their own, then one transaction that
 puts those rows in the place of the old ones. Whoever reads sees the old rows or the new ones.
 
-A load job's name is a hash of what it loads, so one that is repeated, by a retry or by another process, is the same job.
+A load job's name is a hash of what it loads: one that is repeated, by a retry or by another process, is the same job.
 """
 
 import hashlib
 import io
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -64,7 +65,7 @@ def _load(warehouse: BigQuery, name: str, schema: pa.Schema, source: list[str] |
                 else:
                     job = warehouse.client.load_table_from_uri(source, destination, job_id=job_id, job_config=config)
             except Conflict:  # done before, or being done by another process
-                job = warehouse.client.get_job(job_id)
+                job = cast("bigquery.LoadJob", warehouse.client.get_job(job_id))
             try:
                 job.result()
                 _expire(warehouse, destination)
@@ -84,7 +85,9 @@ def _expire(warehouse: BigQuery, destination: str) -> None:
     warehouse.client.update_table(table, ["expires", "labels"])
 
 
-def in_one_transaction(warehouse: BigQuery, statements: Sequence[str], parameters: Sequence[object], purpose: str) -> None:
+def in_one_transaction(
+    warehouse: BigQuery, statements: Sequence[str], parameters: Sequence[object], purpose: str
+) -> None:
     """All of the statements or none; raises Superseded when another transaction changed the same rows meanwhile."""
     script = ";\n".join(["begin transaction", *statements, "commit transaction"]) + ";"
     try:

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
-from google.api_core.exceptions import NotFound
 from google.cloud import bigquery
 from google.cloud.bigquery import QueryJobConfig, ScalarQueryParameter
 
@@ -21,16 +20,6 @@ _BARS = f"{ANALYTICS}.market_data_unified"
 # Bars of this time are read to see how new a series is; of older ones the dimension of symbols tells.
 _RECENT = timedelta(days=7)
 _CHART = "open_time, close, sma_20, ema_50, rsi_14, macd, macd_signal, bb_upper, bb_lower"
-
-
-def has_bars(client: bigquery.Client) -> bool:
-    """Whether the main table is there; costs nothing."""
-    with explained(_BARS):
-        try:
-            client.get_table(_BARS)
-        except NotFound:
-            return False
-    return True
 
 
 def bars_by_month(client: bigquery.Client, start: datetime, end: datetime) -> dict[Month, int]:

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pyarrow as pa
 from google.cloud.bigquery import ArrayQueryParameter, ScalarQueryParameter
@@ -52,11 +53,7 @@ def prepare(warehouse: BigQuery, zone: RawZone, interval: str, months: Sequence[
 
 
 def about(warehouse: BigQuery, interval: str, window: Window, symbols: Iterable[str]) -> None:
-    """Note what the next run is about: these symbols and those that streamed in `window`; and what the stream covers."""
-    parameters = [
-        ArrayQueryParameter("symbols", "STRING", sorted(symbols)),
-        ScalarQueryParameter("interval", "STRING", interval),
-    ]
+    """Note what the next run is about: these symbols and those that streamed in `window`."""
     streamed = f"from {RAW}.klines_stream where {_within(window)} and `interval` = @interval"
     _cover_stream(warehouse, interval, streamed)
     in_one_transaction(
@@ -66,9 +63,22 @@ def about(warehouse: BigQuery, interval: str, window: Window, symbols: Iterable[
             f"insert into {RAW}.run_symbols (symbol) select symbol from unnest(@symbols) as symbol "
             f"union distinct select symbol {streamed}",
         ],
-        parameters,
+        scope(interval, symbols),
         "symbols of the run",
     )
+
+
+def scope(interval: str, symbols: Iterable[str]) -> list[ArrayQueryParameter | ScalarQueryParameter]:
+    """The parameters @interval and @symbols."""
+    return [
+        ScalarQueryParameter("interval", "STRING", interval),
+        ArrayQueryParameter("symbols", "STRING", sorted(symbols)),
+    ]
+
+
+def length_of(interval: str) -> timedelta:
+    """How long a bar of the base interval is."""
+    return timedelta(microseconds=INTERVAL_MICROS[interval] or 0)
 
 
 def _within(window: Window, column: str = "open_time") -> str:
@@ -134,7 +144,7 @@ def _replace(
     versions = versions_of(files)
     months = sorted({month for _, month in (*versions, *gone, *seen)})
     window = _window(months)
-    keys = f"concat(symbol, ' ', cast(unix_seconds(%s) as string)) in unnest(@keys)"
+    keys = "concat(symbol, ' ', cast(unix_seconds(%s) as string)) in unnest(@keys)"
     of_month, of_bar = keys % "month_start", keys % "timestamp_trunc(open_time, month)"
     own = "`interval` = @interval"
     statements = [
@@ -259,7 +269,8 @@ def _load_stream(warehouse: BigQuery, streamed: StreamZone, window: Window) -> N
     days = Window(files[0].window.start, files[-1].window.end)
     same = " and ".join(f"known.`{name}` = landed.`{name}`" for name in ("symbol", "interval", "open_time", "source"))
     warehouse.run(
-        f"insert into {RAW}.klines_stream ({_COLUMNS}) select {_COLUMNS} from {RAW}.{staged} as landed where not exists "
+        f"insert into {RAW}.klines_stream ({_COLUMNS}) select {_COLUMNS} from {RAW}.{staged} as landed "
+        "where not exists "
         f"(select 1 from {RAW}.klines_stream as known where {_within(days, 'known.open_time')} and {same})",
         purpose="load of streamed bars",
     )

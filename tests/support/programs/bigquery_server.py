@@ -42,8 +42,7 @@ def load_extensions_from(folder: Path) -> None:
         connection = connect(*args, config={**config, "extension_directory": str(folder)}, **options)
         for name in EXTENSIONS:
             connection.execute(f"load {name}")
-        # Planning a long chain of common table expressions otherwise takes for ever: each is planned as often as it would
-        # be if it were written out wherever it is used.
+        # Planning a long chain of common table expressions otherwise takes for ever.
         connection.execute("set global disabled_optimizers = 'cte_inlining'")
         if zone:
             connection.execute(f"set global TimeZone='{zone}'")

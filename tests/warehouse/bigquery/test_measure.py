@@ -33,7 +33,6 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[bigquery.Client
         credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]
         found = bigquery.Client(PROJECT, credentials=credentials, client_options=options)
         found.create_dataset("crypto_analytics")
-        assert not measure.has_bars(found)
         fill(found)
         yield found
 
@@ -58,10 +57,6 @@ def fill(client: bigquery.Client) -> None:
         f"timestamp '{MAY}' as first_missing_open_time, timestamp '{MAY + HOUR}' as resumed_at, 'missing' as verdict",
     ):
         client.query(statement).result()
-
-
-def test_whether_there_are_bars_is_known(client: bigquery.Client) -> None:
-    assert measure.has_bars(client)
 
 
 def test_rows_are_counted_by_month(client: bigquery.Client) -> None:

@@ -1,0 +1,107 @@
+{{ config(materialized='view', contract={'enforced': false}) }}
+
+{#
+    All bars, also those that have landed since the last run: their indicators are computed when they are asked for, by
+    the same macro over the bars that the averages remember. So a bar is here as soon as it was appended; longer intervals
+    follow with the next run, which also renews where this view begins to read.
+
+    A symbol of which too few bars lie in reach to be exact (after a long halt) is as in market_data_unified until then.
+    On DuckDB each batch is a run, so nothing is newer.
+#}
+{%- set base = var('base_interval') -%}
+{%- set start = live_start() -%}
+{%- set measures = [
+    'close_time', 'open', 'high', 'low', 'close', 'volume', 'quote_volume', 'trades', 'taker_buy_base_volume',
+    'taker_buy_quote_volume'
+] -%}
+{%- set indicator_names = [
+    'sma_20', 'ema_50', 'rsi_14', 'macd', 'macd_signal', 'bb_upper', 'bb_middle', 'bb_lower'
+] -%}
+
+with known as (
+    select
+        symbol,
+        {{ interval_column() }},
+        open_time,
+        {{ measures | join(',\n        ') }},
+        source,
+        ingested_at
+    from {{ ref('market_data_unified') }}
+    where {{ interval_column() }} = '{{ base }}' and open_time >= {{ start }}
+),
+
+began as (
+    select
+        symbol,
+        min(covered_from) as began_at
+    from {{ source('crypto_raw', 'klines_coverage') }}
+    where {{ interval_column() }} = '{{ base }}'
+    group by symbol
+),
+
+newest as (
+    select
+        known.symbol,
+        max(known.open_time) as open_time
+    from known
+    inner join began on known.symbol = began.symbol
+    group by known.symbol
+    having count(*) >= {{ memory_bars() }} or min(began.began_at) >= {{ start }}
+),
+
+landed as (
+    {{ landed_klines(interval_column() ~ " = '" ~ base ~ "' and open_time >= " ~ start) }}
+),
+
+bars as (
+    select * from known
+    union all
+    select
+        landed.symbol,
+        landed.{{ interval_column() }},
+        landed.open_time,
+        {%- for measure in measures %}
+            {%- if measure in ('close_time', 'trades') %}
+                landed.{{ measure }},
+            {%- else %}
+                cast(landed.{{ measure }} as {{ double_type() }}) as {{ measure }},
+            {%- endif %}
+        {%- endfor %}
+        landed.source,
+        landed.ingested_at
+    from landed
+    inner join newest on landed.symbol = newest.symbol
+    where landed.open_time > newest.open_time
+),
+
+{{ indicators('bars') }}
+
+select
+    symbol,
+    {{ interval_column() }},
+    open_time,
+    {{ measures | join(',\n    ') }},
+    {{ indicator_names | join(',\n    ') }},
+    hour,
+    day_of_week,
+    month,
+    source,
+    ingested_at
+from {{ ref('market_data_unified') }}
+
+union all
+
+select
+    indicators.symbol,
+    indicators.{{ interval_column() }},
+    indicators.open_time,
+    indicators.{{ measures | join(',\n    indicators.') }},
+    indicators.{{ indicator_names | join(',\n    indicators.') }},
+    {{ part('hour', 'indicators.open_time') }} as hour,
+    {{ part('isodow', 'indicators.open_time') }} as day_of_week,
+    {{ part('month', 'indicators.open_time') }} as month,
+    indicators.source,
+    indicators.ingested_at
+from indicators
+inner join newest on indicators.symbol = newest.symbol
+where indicators.open_time > newest.open_time
