@@ -70,9 +70,9 @@ def build_args(
     return [*args, "--full-refresh"] if full_refresh else args
 
 
-def tidy_args(window: Window, interval: str) -> list[str]:
+def tidy_args(window: Window, interval: str, *, dimensions: bool = True) -> list[str]:
     """The arguments of a run over everything else that bars change: gaps, and the dimensions."""
-    models = ["int_klines_gaps", "klines_gaps", "dim_dates", "dim_symbols"]
+    models = ["int_klines_gaps", "klines_gaps", *(("dim_dates", "dim_symbols") if dimensions else ())]
     return ["--no-write-json", "run", "--select", *models, "--vars", _variables(interval), *_event_times(window)]
 
 

@@ -63,7 +63,7 @@ def come(live: LiveWarehouse, settings: Settings, rows: pa.Table) -> None:
     rows = streamed(rows)
     StreamZone(settings.raw_root).write(rows)
     for stretch in stretches(rows):
-        live.apply(stretch)
+        live.apply(stretch, rows)
 
 
 def rebuilt(settings: Settings, tmp_path: Path) -> pa.Table:

@@ -61,7 +61,7 @@ def test_the_view_file_holds_only_views_over_immutable_files(built: Settings) ->
         assert connection.sql("select count(*) from duckdb_tables()").fetchall() == [(0,)]
         views = connection.sql("select view_name from duckdb_views() where schema_name = 'crypto_analytics'").fetchall()
     assert {name for (name,) in views} == {
-        *("market_data_unified", "dim_dates", "dim_hours", "dim_symbols"),
+        *("market_data_live", "market_data_unified", "dim_dates", "dim_hours", "dim_symbols"),
         *("klines_gaps", "klines_reconciliation"),
     }
 

@@ -6,12 +6,13 @@
     klines_built         and which of them `crypto_analytics` was built from
     klines_coverage, klines_differences, run_symbols, symbols    as on DuckDB, see warehouse/raw_source.py
 
-Two tables of klines, because BigQuery refuses to change rows that were streamed within the last half an hour
-(https://cloud.google.com/bigquery/docs/reference/standard-sql/data-manipulation-language), and a month that is replaced
-must not touch what streams append at the same time. Staging takes each bar once, see macros/landed_klines.sql.
+Two tables of klines, because a transaction may not change rows that were streamed within the last half an hour
+(https://cloud.google.com/bigquery/docs/write-api), and a month that is replaced must not touch what streams append at
+the same time. Staging takes each bar once, see macros/landed_klines.sql.
 """
 
 import pyarrow as pa
+from google.api_core.exceptions import NotFound
 from google.cloud import bigquery
 
 from ingestion.klines import INSTANT, KLINE_SCHEMA
@@ -67,13 +68,22 @@ def make_tables(warehouse: BigQuery) -> None:
     client = warehouse.client
     with explained(f"dataset {RAW}"):
         for name in (RAW, "crypto_analytics"):
-            dataset = bigquery.Dataset(f"{warehouse.project}.{name}")
-            dataset.location = warehouse.location
-            dataset.labels = dict(LABELS)
-            client.create_dataset(dataset, exists_ok=True)
+            _make_dataset(warehouse, name)
         there = {table.table_id for table in client.list_tables(f"{warehouse.project}.{RAW}")}
         for name in SCHEMAS.keys() - there:
             client.create_table(_table(warehouse, name), exists_ok=True)
+
+
+def _make_dataset(warehouse: BigQuery, name: str) -> None:
+    """Asked first: who may write to the datasets need not be allowed to make some."""
+    reference = f"{warehouse.project}.{name}"
+    try:
+        warehouse.client.get_dataset(reference)
+    except NotFound:
+        dataset = bigquery.Dataset(reference)
+        dataset.location = warehouse.location
+        dataset.labels = dict(LABELS)
+        warehouse.client.create_dataset(dataset, exists_ok=True)
 
 
 def _table(warehouse: BigQuery, name: str) -> bigquery.Table:

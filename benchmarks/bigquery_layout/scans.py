@@ -1,0 +1,266 @@
+"""Bytes that BigQuery reads and bills for the project's own statements, computed from the layout of its tables.
+
+Sizes of types: https://docs.cloud.google.com/bigquery/docs/reference/standard-sql/data-types#data_type_sizes; of DML:
+https://docs.cloud.google.com/bigquery/docs/reference/standard-sql/dml-syntax#on-demand-query-size-calculation; each
+table of a statement is billed with 10 MB at least: https://cloud.google.com/bigquery/pricing#on_demand_pricing.
+
+An upper bound: partitions are pruned by literal instants, blocks of clustered tables are not pruned at all, and a table
+that a statement names several times is read several times. Times are days since the midnight before the increment.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+
+from ingestion.klines import INTERVAL_MICROS, KLINE_SCHEMA
+
+LEAST_BILLED = 10 << 20
+# How many bars an increment looks back: reach() of the dbt project, see its macros/memory.sql.
+REACH = 1536
+ROLLUPS = ("15m", "1h", "4h", "1d")
+
+_MARTS = Path(__file__).parents[2] / "dbt_project" / "models" / "marts" / "_marts.yml"
+_NEXT_DAY = 0.5  # how much of today there is, on average, when yesterday is built again
+_LENGTHS = {"symbol": len("BTCUSDT"), "source": len("archive_monthly")}
+_KINDS = {"instant": 8, "double": 8, "whole": 8}
+
+_KEY = ("symbol", "interval", "open_time")
+_COVERAGE = ("symbol", "interval", "month_start", "source", "covered_from", "covered_until")
+_TESTS, _NOTES = 7, 6
+# A streaming run hands over to the next after half an hour, which looks so many days back for bars it has to compute.
+STREAMING_RUNS, DAYS_LOOKED_THROUGH = 48, 35
+_HALF_A_MONTH = 15
+
+
+def _mart_columns() -> dict[str, str]:
+    """Columns of market_data_unified and their kinds, as its contract in the dbt project has them."""
+    contract = _MARTS.read_text().partition("- name: market_data_unified")[2].partition("- name: dim_dates")[0]
+    return dict(re.findall(r"- name: (\w+)\n.*?data_type: \*(\w+)", contract, re.DOTALL))
+
+
+MART = _mart_columns()
+_BARS = (*list(MART)[: list(MART).index("sma_20")], "source", "ingested_at")
+
+
+@dataclass
+class Statement:
+    """One statement, and how many bytes it reads of each table."""
+
+    name: str
+    reads: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def bytes_read(self) -> float:
+        return sum(self.reads.values())
+
+    @property
+    def bytes_billed(self) -> float:
+        return sum(max(size, LEAST_BILLED) for size in self.reads.values())
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A warehouse: how many symbols, from which base interval on, over how many years. With `own_tables` derived
+    intervals would lie in tables of their own, so that looking far back for one would not read the others."""
+
+    symbols: int
+    interval: str
+    years: float = 6.0
+    own_tables: bool = False
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        base = length(self.interval)
+        return (self.interval, *(level for level in ROLLUPS if length(level) > base and length(level) % base == 0))
+
+    @property
+    def raw_rows_per_day(self) -> float:
+        return self.symbols * bars_per_day(self.interval)
+
+    @property
+    def mart_rows_per_day(self) -> float:
+        return self.symbols * sum(bars_per_day(level) for level in self.levels)
+
+    def raw_day(self, columns: Sequence[str] = tuple(KLINE_SCHEMA.names)) -> float:
+        """Bytes of these columns of a day of a table of klines."""
+        return self.raw_rows_per_day * sum(_raw_bytes(name, self.interval) for name in columns)
+
+    def mart_day(self, columns: Sequence[str] = tuple(MART), level: str | None = None) -> float:
+        """Bytes of these columns of a day of market_data_unified; of one interval where that has a table of its own."""
+        levels = [level] if level and self.own_tables else self.levels
+        return sum(self.symbols * bars_per_day(one) * sum(_mart_bytes(name, one) for name in columns) for one in levels)
+
+    @property
+    def coverage(self) -> float:
+        """Bytes of klines_coverage: an answer of the exchange per symbol and month."""
+        row = sum(
+            _size("text", name, self.interval) if name in _LENGTHS or name == "interval" else 8 for name in _COVERAGE
+        )
+        return self.symbols * self.years * 12 * row
+
+    @property
+    def run_symbols(self) -> float:
+        return self.symbols * _size("text", "symbol", "")
+
+
+def length(level: str) -> int:
+    """Microseconds of an interval."""
+    micros = INTERVAL_MICROS[level]
+    assert micros is not None, level  # noqa: S101 - a month is no base interval
+    return micros
+
+
+def bars_per_day(level: str) -> float:
+    return length("1d") / length(level)
+
+
+def live_increments(layout: Layout, minutes: int) -> Iterator[list[Statement]]:
+    """The statements of each increment of one day of streaming."""
+    for number in range(1, 1440 // minutes + 1):
+        begin, end = (number - 1) * minutes / 1440, number * minutes / 1440
+        closed = [level for level in layout.levels if level == layout.interval or _closes(level, begin, end)]
+        yield increment(layout, closed, begin, end)
+
+
+def handed_over(layout: Layout) -> list[Statement]:
+    """What a streaming run asks when it starts."""
+    landed, made = layout.raw_day(_KEY), layout.mart_day(_KEY, layout.interval)
+    stream, mart = DAYS_LOOKED_THROUGH * landed, DAYS_LOOKED_THROUGH * made
+    return [
+        Statement("newest bar", {"coverage": layout.coverage}),
+        Statement("left behind", {"stream": stream, "mart": mart}),
+    ]
+
+
+def question(layout: Layout) -> Statement:
+    """What a question to market_data_live reads at most, at noon, besides the bars of market_data_unified that it asks
+    for: the base interval as far back as the averages remember, to compute the newest bars."""
+    begin = 0.5 - REACH / bars_per_day(layout.interval)
+    known, streamed = (_days(begin, math.inf, 0.5) * day for day in (layout.mart_day(_BARS), layout.raw_day()))
+    landed = _days(begin, 0, 0.5) * layout.raw_day()
+    return Statement("live", {"mart": known, "stream": streamed, "klines": landed, "coverage": layout.coverage})
+
+
+def tidying(layout: Layout) -> list[Statement]:
+    """The dimensions without their tests: what `klinehouse stream` does each hour, gaps left out."""
+    return [one for one in dimensions(layout) if not one.name.endswith("_covers_bars")]
+
+
+def daily_increment(layout: Layout, days: int = 1) -> list[Statement]:
+    """The statements of a run over whole days that ended last midnight: all intervals, and the tests."""
+    tests = [Statement("test", {"mart": days * layout.mart_day() / _TESTS}) for _ in range(_TESTS)]
+    return increment(layout, layout.levels, 0.0, float(days)) + tests
+
+
+def history_refresh(layout: Layout) -> list[Statement]:
+    """The statements of what happens each morning, when the archive has yesterday: the running month of every symbol is
+    loaded again, and built again."""
+    klines = _HALF_A_MONTH * layout.raw_day()
+    loaded = [
+        Statement("load out", {"klines": _HALF_A_MONTH * layout.raw_day(_KEY) + klines}),
+        Statement("load in", {"staging": klines}),
+        *[Statement("what is loaded", {"klines_loaded": layout.coverage}) for _ in range(_NOTES)],
+    ]
+    return loaded + daily_increment(layout, _HALF_A_MONTH)
+
+
+def dimensions(layout: Layout) -> list[Statement]:
+    """The models and tests of the dimensions, which read all bars."""
+    columns = {
+        "dim_dates": ("interval", "open_time"),
+        "dim_symbols": (*_KEY, "close_time"),
+        "dim_dates_covers_bars": ("open_time",),
+        "dim_hours_covers_bars": ("open_time", "hour"),
+        "dim_symbols_covers_bars": ("open_time", "symbol"),
+    }
+    days = layout.years * 365.25
+    return [Statement(name, {"mart": days * layout.mart_day(columns[name])}) for name in columns]
+
+
+def increment(layout: Layout, levels: Sequence[str], begin: float, end: float) -> list[Statement]:
+    """The statements of one increment over `[begin, end)`, in their order, that makes bars of `levels`: whole days that
+    are over, or a part of the running one."""
+    whole_days = end - begin >= 1
+    # Until when there are rows: those of today's partition too are written again, because they remember the window.
+    now = end + _NEXT_DAY if whole_days else end
+    starts = {level: _start(level, begin) for level in levels}
+    looked_back = {level: _days(starts[level] - REACH / bars_per_day(level), starts[level], now) for level in levels}
+    after = {level: _days(_start_after(level, end), math.inf, now) for level in levels}
+    window = _days(0, end, now)
+    small = {"run_symbols": layout.run_symbols, "coverage": layout.coverage}
+    known, before = (
+        sum(looked_back[level] * layout.mart_day(columns, level) for level in levels)
+        for columns in (_KEY, (*_KEY, "close"))
+    )
+    rewritten_after = sum(after[level] * layout.mart_day(_BARS, level) for level in levels)
+    touched = window * layout.mart_day(_KEY)
+    made = layout.mart_day() * (now if whole_days else end - begin)
+    return [
+        Statement("end", {"coverage": layout.coverage}),
+        Statement("coverage", {"stream": window * layout.raw_day(_KEY), "coverage": 2 * layout.coverage}),
+        Statement("symbols out", {"run_symbols": layout.run_symbols}),
+        Statement("symbols in", {"stream": window * layout.raw_day(_KEY)}),
+        Statement("intervals", {**small, "mart": touched}),
+        Statement("reach", {**small, "mart": known}),
+        Statement(
+            "bars",
+            {
+                **small,
+                "klines": window * layout.raw_day() if whole_days else 0.0,
+                "stream": window * layout.raw_day(),
+                "mart": touched + before + rewritten_after,
+            },
+        ),
+        Statement("partitions", {"made": made, "run_symbols": layout.run_symbols, "mart": touched}),
+        # All columns of the partitions that are replaced, as they are read and as they are written.
+        Statement("merge", {"made": 2 * made, "run_symbols": layout.run_symbols, "mart": 2 * now * layout.mart_day()}),
+        Statement("live start", {"coverage": layout.coverage}),
+    ]
+
+
+def look_back(layout: Layout, level: str) -> float:
+    """Bytes that a daily increment reads of earlier bars for one interval; 0 when the warehouse does not have it."""
+    if level not in layout.levels:
+        return 0.0
+    days = math.ceil(REACH / bars_per_day(level))
+    return days * (layout.mart_day(_KEY, level) + layout.mart_day((*_KEY, "close"), level))
+
+
+def _closes(level: str, begin: float, end: float) -> bool:
+    bars = bars_per_day(level)
+    return math.floor(end * bars + 1e-9) > math.floor(begin * bars + 1e-9)
+
+
+def _start(level: str, at: float) -> float:
+    bars = bars_per_day(level)
+    return math.floor(at * bars + 1e-9) / bars
+
+
+def _start_after(level: str, at: float) -> float:
+    bars = bars_per_day(level)
+    return math.ceil(at * bars - 1e-9) / bars
+
+
+def _days(begin: float, end: float, now: float) -> float:
+    """Days' worth of rows of the partitions that hold `[begin, end)`, of which there are rows until `now`."""
+    last = now if end == math.inf else math.ceil(end - 1e-9)
+    return max(min(last, now) - math.floor(begin + 1e-9), 0.0)
+
+
+def _raw_bytes(name: str, level: str) -> int:
+    kind = KLINE_SCHEMA.field(name).type
+    if pa.types.is_decimal(kind):
+        return 16
+    return _size("text" if pa.types.is_string(kind) else "whole", name, level)
+
+
+def _mart_bytes(name: str, level: str) -> int:
+    return _size(MART[name], name, level)
+
+
+def _size(kind: str, name: str, level: str) -> int:
+    return 2 + (len(level) if name == "interval" else _LENGTHS[name]) if kind == "text" else _KINDS[kind]
