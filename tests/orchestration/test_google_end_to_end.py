@@ -19,7 +19,7 @@ from orchestration import arrivals, serving
 from orchestration.definitions import build_defs
 from orchestration.google import resources
 from orchestration.partitions import current_partition_space
-from orchestration.schedules import BUILD
+from orchestration.schedules import BUILD, PUBLISH
 from orchestration.warehouse_assets import BARS
 
 pytestmark = pytest.mark.bigquery
