@@ -94,7 +94,7 @@ class Settings(BaseSettings):
     run_partitions: int = Field(
         120,
         ge=1,
-        description="Months of symbols that one run of a backfill lands at most where the target is bigquery.",
+        description="Months of symbols that one run of a backfill lands at most, where it is spread over runs.",
     )
     ui_host: str = Field("127.0.0.1", description="Address of the Dagster UI.")
     ui_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI.")

@@ -1,6 +1,6 @@
 """Checks of the main table that dbt tests cannot make: whole as the exchange has it, fresh by the data's own clock."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 
@@ -10,16 +10,16 @@ from ingestion.settings import Settings
 from orchestration.metrics import measuring, resource_keys
 from orchestration.warehouse_assets import BARS, POOL
 from warehouse.engine import writing
-from warehouse.measure import Gap, SeriesExtent
+from warehouse.measure import Gap
 
 # A day's file appears about 09:00 UTC of the next day: the newest bar may be 33 hours old, and some slack.
 MAX_AGE = timedelta(hours=36)
 
 
-def stale_series(series: Sequence[SeriesExtent], now: datetime) -> list[SeriesExtent]:
-    """The series whose newest bar closed too long ago. (When data were materialized says nothing: a backfill of 2019
+def stale_series(newest: Mapping[str, datetime], now: datetime) -> list[str]:
+    """The symbols whose newest bar closed too long ago. (When data were materialized says nothing: a backfill of 2019
     would look fresh.)"""
-    return [extent for extent in series if now - extent.last_close_time > MAX_AGE]
+    return [symbol for symbol, closed_at in newest.items() if now - closed_at > MAX_AGE]
 
 
 def bars_checks(settings: Settings) -> dg.AssetChecksDefinition:
@@ -38,15 +38,15 @@ def bars_checks(settings: Settings) -> dg.AssetChecksDefinition:
         # A file can only be read by whose turn it is to write.
         turn = writing(settings) if settings.target == "duckdb" else nullcontext()
         with turn, measuring(settings, context.resources) as measures:
-            series = measures.extents(settings.interval)
+            newest = measures.newest_closes(settings.interval)
             found = measures.gaps()
-        yield complete(series, found)
-        yield fresh(series, datetime.now(UTC))
+        yield complete(newest, found)
+        yield fresh(newest, datetime.now(UTC))
 
     return bars_checks
 
 
-def complete(series: Sequence[SeriesExtent], found: Sequence[Gap]) -> dg.AssetCheckResult:
+def complete(newest: Mapping[str, datetime], found: Sequence[Gap]) -> dg.AssetCheckResult:
     """Passes when no gap has the verdict `missing`."""
     table = dg.MetadataValue.table(
         [
@@ -71,7 +71,7 @@ def complete(series: Sequence[SeriesExtent], found: Sequence[Gap]) -> dg.AssetCh
     missing = [gap for gap in found if gap.verdict == "missing"]
     return dg.AssetCheckResult(
         check_name="complete",
-        passed=bool(series) and not missing,
+        passed=bool(newest) and not missing,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={
             "missing_bars": sum(gap.missing_bars for gap in missing),
@@ -81,13 +81,13 @@ def complete(series: Sequence[SeriesExtent], found: Sequence[Gap]) -> dg.AssetCh
     )
 
 
-def fresh(series: Sequence[SeriesExtent], now: datetime) -> dg.AssetCheckResult:
+def fresh(newest: Mapping[str, datetime], now: datetime) -> dg.AssetCheckResult:
     """Passes when the newest bar of every series is new enough."""
-    stale = stale_series(series, now)
-    newest = {extent.symbol: extent.last_close_time.isoformat() for extent in series}
+    stale = stale_series(newest, now)
+    told = {symbol: closed_at.isoformat() for symbol, closed_at in newest.items()}
     return dg.AssetCheckResult(
         check_name="fresh",
-        passed=bool(series) and not stale,
+        passed=bool(newest) and not stale,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"newest_close_time": newest, "stale": ", ".join(extent.symbol for extent in stale) or "none"},
+        metadata={"newest_close_time": told, "stale": ", ".join(stale) or "none"},
     )

@@ -14,7 +14,7 @@ from ingestion.klines import Month
 from ingestion.settings import Settings
 from warehouse import measure
 from warehouse.engine import connect
-from warehouse.measure import Gap, SeriesExtent
+from warehouse.measure import Gap
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Measures:
     bars_by_month: Callable[[datetime, datetime], dict[Month, int]]
     latest_bars: Callable[[str, str, datetime], pa.Table]
     row_count: Callable[[str], int]
-    extents: Callable[[str], list[SeriesExtent]]
+    newest_closes: Callable[[str], dict[str, datetime]]
     gaps: Callable[[], list[Gap]]
 
 

@@ -12,7 +12,7 @@ from orchestration.live import LIVE_KLINES, STREAM
 from orchestration.partitions import PartitionSpace, month_symbol_key, refresh_months
 from orchestration.serving import SERVING, read_asset
 from orchestration.symbols import RAW_SYMBOLS
-from orchestration.warehouse_assets import BARS, DIMENSIONS_GROUP
+from orchestration.warehouse_assets import BARS, DIMENSIONS_GROUP, LIVE
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -30,12 +30,13 @@ def jobs(settings: Settings) -> "list[UnresolvedAssetJobDefinition]":
     published = dimensions
     if settings.target == "duckdb":
         published = dimensions | dg.AssetSelection.assets(SERVING)
+    live = () if settings.target == "duckdb" else (LIVE,)
     return [
         dg.define_asset_job(LAND, dg.AssetSelection.assets(RAW_KLINES), description="Exchange to raw zone."),
         dg.define_asset_job(SYMBOLS, dg.AssetSelection.assets(RAW_SYMBOLS), description="What the exchange trades."),
         dg.define_asset_job(
             BUILD,
-            dg.AssetSelection.assets("stg_klines", BARS, "int_klines_gaps", "klines_reconciliation"),
+            dg.AssetSelection.assets("stg_klines", BARS, "int_klines_gaps", "klines_reconciliation", *live),
             description="Raw zone to bars with indicators, their gaps, and what sources disagreed about.",
         ),
         dg.define_asset_job(PUBLISH, published, description="Dimensions, then serving files where readers read files."),

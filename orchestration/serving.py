@@ -4,7 +4,7 @@ import dagster as dg
 
 from ingestion.settings import Settings
 from orchestration.history import OWNERS
-from orchestration.warehouse_assets import BARS, FOLLOW_INPUTS, POOL
+from orchestration.warehouse_assets import BARS, FOLLOW_INPUTS, LIVE, POOL
 from warehouse.served_files import DIMENSIONS, HEALTH
 from warehouse.serving import is_simulated, publish
 from warehouse.views import VIEW_FILE
@@ -17,15 +17,19 @@ def read_asset(settings: Settings) -> dg.AssetKey:
     return SERVING if settings.target == "duckdb" else BARS
 
 
+def read_table(settings: Settings) -> str:
+    """The table in which readers see a bar first."""
+    return BARS.to_user_string() if settings.target == "duckdb" else LIVE
+
+
 def is_published(settings: Settings) -> bool:
     """Whether readers see anything yet."""
     if settings.target == "duckdb":
         return (settings.serving_dir / VIEW_FILE).exists()
-    from warehouse.bigquery.client import opened
-    from warehouse.bigquery.measure import has_bars
+    from warehouse.bigquery.client import ANALYTICS, opened
 
     with opened(settings) as warehouse:
-        return has_bars(warehouse.client)
+        return warehouse.has_table(ANALYTICS, LIVE)
 
 
 def serving_assets(settings: Settings) -> list[dg.AssetsDefinition]:

@@ -10,7 +10,7 @@ from ingestion.binance.exchange import Exchange
 from ingestion.errors import ExchangeRefused
 from ingestion.settings import Settings
 from orchestration.live import live_status
-from orchestration.serving import is_published, read_asset
+from orchestration.serving import is_published, read_asset, read_table
 from warehouse.serving import run_query
 
 STALLED_AFTER = timedelta(minutes=10)
@@ -62,7 +62,7 @@ def _judged(settings: Settings) -> dg.AssetCheckEvaluation:
     rows = run_query(
         settings,
         # Engines quote names differently; after a dot a reserved word is a name without quotes.
-        """select bars.symbol, max(bars.close_time) from market_data_unified as bars
+        f"""select bars.symbol, max(bars.close_time) from {read_table(settings)} as bars
         where bars.interval = ? and bars.open_time >= ? group by bars.symbol""",
         parameters=[settings.interval, now - _LOOKED_BACK],
     ).rows

@@ -1,4 +1,4 @@
-"""Questions about the warehouse's content: rows per month, extents, gaps, the newest bars."""
+"""Questions about the warehouse's content: rows per month, gaps, the newest bars."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,17 +9,6 @@ import pyarrow as pa
 from ingestion.klines import Month
 
 _BARS = "crypto_analytics.market_data_unified"
-
-
-@dataclass(frozen=True)
-class SeriesExtent:
-    """How many bars a series has, and from when until when."""
-
-    symbol: str
-    interval: str
-    bars: int
-    first_open_time: datetime
-    last_close_time: datetime
 
 
 @dataclass(frozen=True)
@@ -61,14 +50,12 @@ def latest_bars(
     ).to_arrow_table()
 
 
-def extents(connection: duckdb.DuckDBPyConnection, interval: str) -> list[SeriesExtent]:
-    """Every series of `interval`."""
+def newest_closes(connection: duckdb.DuckDBPyConnection, interval: str) -> dict[str, datetime]:
+    """By symbol, when the newest bar of `interval` closed."""
     rows = connection.execute(
-        f"""select symbol, "interval", count(*), min(open_time), max(close_time)
-        from {_BARS} where "interval" = ? group by 1, 2 order by 1, 2""",
-        [interval],
+        f"""select symbol, max(close_time) from {_BARS} where "interval" = ? group by 1 order by 1""", [interval]
     ).fetchall()
-    return [SeriesExtent(*row) for row in rows]
+    return dict(rows)
 
 
 def gaps(connection: duckdb.DuckDBPyConnection) -> list[Gap]:

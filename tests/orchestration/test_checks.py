@@ -5,25 +5,24 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from orchestration.checks import MAX_AGE, complete, stale_series
-from warehouse.measure import Gap, SeriesExtent
+from warehouse.measure import Gap
 
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(("age", "stale"), [(MAX_AGE, False), (MAX_AGE + timedelta(seconds=1), True)])
 def test_a_series_is_stale_when_its_newest_bar_is_too_old(age: timedelta, stale: bool) -> None:
-    extent = SeriesExtent("BTCUSDT", "5m", 10, datetime(2020, 1, 1, tzinfo=UTC), NOW - age)
-    assert stale_series([extent], NOW) == ([extent] if stale else [])
+    assert stale_series({"BTCUSDT": NOW - age}, NOW) == (["BTCUSDT"] if stale else [])
 
 
 @pytest.mark.parametrize(("verdict", "passed"), [("exchange", True), ("late", True), ("missing", False)])
 def test_only_a_gap_that_can_be_healed_is_incomplete(verdict: str, passed: bool) -> None:
-    extent = SeriesExtent("BTCUSDT", "5m", 10, NOW - timedelta(days=1), NOW)
+    newest = {"BTCUSDT": NOW}
     gap = Gap("BTCUSDT", NOW - timedelta(hours=2), NOW - timedelta(hours=1), 12, verdict)
-    result = complete([extent], [gap])
+    result = complete(newest, [gap])
     assert result.passed is passed
     assert result.metadata["missing_bars"].value == (0 if passed else 12)
 
 
 def test_a_warehouse_without_bars_is_not_complete() -> None:
-    assert not complete([], []).passed
+    assert not complete({}, []).passed

@@ -13,7 +13,7 @@ from ingestion.klines import Month, Series
 from ingestion.messages import encode
 from ingestion.stream_zone import StreamZone
 from warehouse.engine import connect
-from warehouse.measure import bars_by_month, extents, gaps, latest_bars
+from warehouse.measure import bars_by_month, gaps, latest_bars, newest_closes
 from warehouse.serving import publish
 from warehouse.status import BusStatus, LiveStatus, status
 
@@ -74,13 +74,12 @@ def test_status_names_a_bus_that_cannot_be_read_and_tells_the_rest(tmp_path: Pat
     assert str(settings.bus_path) in (found.bus.problem or "")
 
 
-def test_a_series_is_measured_in_bars_gaps_and_months(tmp_path: Path) -> None:
+def test_a_series_is_measured_in_its_newest_bar_gaps_and_months(tmp_path: Path) -> None:
     settings = home(tmp_path, symbols="BTCUSDT", interval="1h")
     put(settings, SERIES, random_walk(SERIES, START, 48, missing=[5, 6, 30]))
     compute_tables(settings)
     with connect(settings) as connection:
-        (extent,) = extents(connection, "1h")
-        assert extent.bars == 45
+        assert newest_closes(connection, "1h") == {"BTCUSDT": START + timedelta(hours=48, milliseconds=-1)}
         assert [(gap.first_missing_open_time, gap.missing_bars, gap.verdict) for gap in gaps(connection)] == [
             (START + timedelta(hours=5), 2, "missing"),
             (START + timedelta(hours=30), 1, "missing"),

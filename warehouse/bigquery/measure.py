@@ -9,28 +9,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
-from google.api_core.exceptions import NotFound
 from google.cloud import bigquery
 from google.cloud.bigquery import QueryJobConfig, ScalarQueryParameter
 
 from ingestion.klines import INTERVAL_MICROS, Month
-from warehouse.bigquery.client import ANALYTICS, explained, labels
-from warehouse.measure import Gap, SeriesExtent
+from warehouse.bigquery.client import ANALYTICS, RAW, explained, labels
+from warehouse.measure import Gap
 
 _BARS = f"{ANALYTICS}.market_data_unified"
-# Bars of this time are read to see how new a series is; of older ones the dimension of symbols tells.
+# Bars of this time are read to see how new a series is.
 _RECENT = timedelta(days=7)
 _CHART = "open_time, close, sma_20, ema_50, rsi_14, macd, macd_signal, bb_upper, bb_lower"
-
-
-def has_bars(client: bigquery.Client) -> bool:
-    """Whether the main table is there; costs nothing."""
-    with explained(_BARS):
-        try:
-            client.get_table(_BARS)
-        except NotFound:
-            return False
-    return True
 
 
 def bars_by_month(client: bigquery.Client, start: datetime, end: datetime) -> dict[Month, int]:
@@ -68,28 +57,25 @@ def latest_bars(client: bigquery.Client, symbol: str, interval: str, before: dat
     return pa.table([*zip(*rows, strict=True)] or [()] * len(names), names)
 
 
-def extents(client: bigquery.Client, interval: str) -> list[SeriesExtent]:
-    """Every series of `interval`, which is the base interval: as the dimension of symbols has it, with the newest bars
-    as the main table has them."""
+def newest_closes(client: bigquery.Client, interval: str) -> dict[str, datetime]:
+    """By symbol, when the newest bar of `interval`, the base interval, closed. Of a symbol without a bar in the last
+    week it is the last instant at which there may have been one, by what is known of its sources."""
     rows = _rows(
         client,
         f"""with recent as (
-            select symbol, count(*) as bars, min(open_time) as first_open_time, max(close_time) as last_close_time
-            from {_BARS} where `interval` = @interval and open_time >= @since group by symbol
+            select symbol, max(close_time) as newest from {_BARS}
+            where `interval` = @interval and open_time >= @since group by symbol
+        ),
+        told as (
+            select symbol, max(covered_until) as until from {RAW}.klines_coverage where `interval` = @interval
+            group by symbol
         )
-        select
-            symbol,
-            coalesce(known.bars, recent.bars),
-            coalesce(known.first_open_time, recent.first_open_time),
-            greatest(
-                coalesce(known.last_close_time, recent.last_close_time),
-                coalesce(recent.last_close_time, known.last_close_time)
-            )
-        from {ANALYTICS}.dim_symbols as known full outer join recent using (symbol) order by symbol""",
+        select symbol, coalesce(recent.newest, least(told.until, @since))
+        from told full outer join recent using (symbol) order by symbol""",
         [ScalarQueryParameter("interval", "STRING", interval), _instant("since", datetime.now(UTC) - _RECENT)],
-        "extents of series",
+        "newest bars of series",
     )
-    return [SeriesExtent(symbol, interval, *rest) for symbol, *rest in rows]
+    return dict(rows)
 
 
 def gaps(client: bigquery.Client) -> list[Gap]:

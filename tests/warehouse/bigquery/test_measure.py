@@ -32,8 +32,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[bigquery.Client
         options = {"api_endpoint": emulator.url}
         credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]
         found = bigquery.Client(PROJECT, credentials=credentials, client_options=options)
-        found.create_dataset("crypto_analytics")
-        assert not measure.has_bars(found)
+        for name in ("crypto_raw", "crypto_analytics"):
+            found.create_dataset(name)
         fill(found)
         yield found
 
@@ -52,16 +52,14 @@ def fill(client: bigquery.Client) -> None:
         f"create table crypto_analytics.market_data_unified ({columns}, {floats}) partition by date(open_time) "
         "options (require_partition_filter = true)",
         f"insert into crypto_analytics.market_data_unified values {rows}",
-        "create table crypto_analytics.dim_symbols as select 'BTCUSDT' as symbol, 8 as bars, "
-        f"timestamp '{MAY}' as first_open_time, timestamp '{MAY + 8 * HOUR}' as last_close_time",
+        "create table crypto_analytics.dim_symbols as select 'BTCUSDT' as symbol",
+        "create table crypto_raw.klines_coverage as select * from unnest([struct('BTCUSDT' as symbol, '1h' as "
+        f"`interval`, timestamp '{MAY + 8 * HOUR}' as covered_until), ('ENDUSDT', '1h', timestamp '{NOW}'), "
+        f"('SOLUSDT', '1h', timestamp '{MAY}'), ('BTCUSDT', '5m', timestamp '{NOW}')])",
         "create table crypto_analytics.int_klines_gaps as select 'BTCUSDT' as symbol, 12 as missing_bars, "
         f"timestamp '{MAY}' as first_missing_open_time, timestamp '{MAY + HOUR}' as resumed_at, 'missing' as verdict",
     ):
         client.query(statement).result()
-
-
-def test_whether_there_are_bars_is_known(client: bigquery.Client) -> None:
-    assert measure.has_bars(client)
 
 
 def test_rows_are_counted_by_month(client: bigquery.Client) -> None:
@@ -86,9 +84,12 @@ def test_a_series_without_new_bars_has_a_chart_of_nothing(client: bigquery.Clien
     assert (found.num_rows, found.column_names[:2]) == (0, ["open_time", "close"])
 
 
-def test_the_extent_of_a_series_is_what_its_dimension_and_its_newest_bars_say(client: bigquery.Client) -> None:
-    found = {one.symbol: (one.bars, one.last_close_time) for one in measure.extents(client, "1h")}
-    assert found == {"BTCUSDT": (8, MAY + 8 * HOUR), "SOLUSDT": (1, NOW)}
+def test_how_new_a_series_is_its_newest_bars_tell_or_else_its_sources(client: bigquery.Client) -> None:
+    found = measure.newest_closes(client, "1h")
+    week = datetime.now(UTC) - timedelta(days=7)
+    assert (found["BTCUSDT"], found["SOLUSDT"]) == (MAY + 8 * HOUR, NOW)
+    assert abs(found["ENDUSDT"] - week) < timedelta(minutes=5), "asked today, and there was nothing"
+    assert set(found) == {"BTCUSDT", "SOLUSDT", "ENDUSDT"}
 
 
 def test_gaps_are_told_with_their_verdict(client: bigquery.Client) -> None:
