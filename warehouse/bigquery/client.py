@@ -116,10 +116,18 @@ class BigQuery:
 
 def _storage_reader() -> BigQueryReadClient | None:
     """A client of the emulator's Storage API; None leaves it to BigQuery's own client."""
-    host = os.environ.get(STORAGE_EMULATOR)
-    if host is None:
+    channel = emulated_storage()
+    if channel is None:
         return None
-    return BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=grpc.insecure_channel(host)))  # type: ignore[no-untyped-call]
+    return BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=channel))  # type: ignore[no-untyped-call]
+
+
+def emulated_storage() -> grpc.Channel | None:
+    """A channel to the emulator's Storage API, if there is one."""
+    host = os.environ.get(STORAGE_EMULATOR)
+    # As the clients have it for the service: an answer may be larger than gRPC's 4 MB.
+    unbounded = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+    return None if host is None else grpc.insecure_channel(host, unbounded)
 
 
 def labels(purpose: str) -> Mapping[str, str]:
