@@ -4,7 +4,7 @@ Only conditions on the partitioning column with literals count, of those that st
 AND: https://cloud.google.com/bigquery/docs/querying-partitioned-tables. A day that no condition excludes is touched.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -54,12 +54,13 @@ def _scan(table: exp.Table, days: Collection[date], column: str) -> Scan:
         for one in _conditions(owner, table)
         if all(found.table in ("", table.alias_or_name) for found in one.find_all(exp.Column) if found.name == column)
     ]
+    prunings = [found for one in conditions if (found := _pruning(one, column)) is not None]
     intervals = {value for one in conditions if (value := _interval(one)) is not None}
     return Scan(
         table.name,
         isinstance(owner, (exp.Merge, exp.Delete, exp.Update)) and table is owner.this,
         next(iter(intervals), None),
-        frozenset(day for day in days if all(_may_hold(one, day, column) for one in conditions)),
+        frozenset(day for day in days if all(may_hold(day) for may_hold in prunings)),
     )
 
 
@@ -93,31 +94,36 @@ def _interval(condition: exp.Expression) -> str | None:
     return None
 
 
-def _may_hold(condition: exp.Expression, day: date, column: str) -> bool:
-    """Whether a row of this day's partition can meet a condition."""
+def _pruning(condition: exp.Expression, column: str) -> Callable[[date], bool] | None:
+    """Whether a row of a day's partition can meet a condition; None if the condition tells nothing of that."""
     if isinstance(condition, exp.In):
-        wanted = [_literal(one) for one in condition.expressions]
-        if not wanted or None in wanted or not _is_day_of(condition.this, column):
-            return True
-        return day in {at.date() for at in wanted if at is not None}
+        listed = [_literal(one) for one in condition.expressions]
+        wanted = {at.date() for at in listed if at is not None}
+        if not listed or None in listed or not _is_day_of(condition.this, column):
+            return None
+        return lambda day: day in wanted
     kind = type(condition)
     if kind not in _MIRRORED:
-        return True
+        return None
     assert isinstance(condition, exp.Binary)
     side, bound = condition.left, _literal(condition.right)
     if bound is None:
         kind, side, bound = _MIRRORED[kind], condition.right, _literal(condition.left)
-    if bound is None or not (_is_column(side, column) or _is_day_of(side, column)):
-        return True
+    is_day = _is_day_of(side, column)
+    if bound is None or not (is_day or _is_column(side, column)):
+        return None
+    length = timedelta() if is_day else _DAY - timedelta(microseconds=1)
+    return lambda day: _meets(kind, day, length, bound)
+
+
+def _meets(kind: type[exp.Expression], day: date, length: timedelta, bound: datetime) -> bool:
     first = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    last = first if _is_day_of(side, column) else first + _DAY - timedelta(microseconds=1)
-    return {
-        exp.GT: last > bound,
-        exp.GTE: last >= bound,
-        exp.LT: first < bound,
-        exp.LTE: first <= bound,
-        exp.EQ: first <= bound <= last,
-    }[kind]
+    last = first + length
+    if kind is exp.EQ:
+        return first <= bound <= last
+    if kind in (exp.GT, exp.GTE):
+        return last > bound or (kind is exp.GTE and last == bound)
+    return first < bound or (kind is exp.LTE and first == bound)
 
 
 def _is_column(found: exp.Expression, column: str) -> bool:
