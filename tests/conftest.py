@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import googlesql
 from support import object_store as object_stores
 from support import pubsub_emulator as emulator
 from support.object_store import ObjectStore
@@ -59,3 +60,13 @@ def object_store() -> Iterator[ObjectStore]:
         pytest.skip(reason)
     with object_stores.running() as store:
         yield store
+
+
+@pytest.fixture(scope="session")
+def google_sql() -> Iterator[googlesql.GoogleSql]:
+    """Google's analyzer and reference executor of BigQuery's SQL."""
+    reason = googlesql.unavailable()
+    if reason:
+        pytest.skip(reason)
+    with googlesql.running() as google:
+        yield google

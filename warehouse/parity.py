@@ -46,7 +46,11 @@ class Parity:
 
     @property
     def is_equal(self) -> bool:
-        return not (self.only_duckdb or self.only_bigquery or self.unequal or self.hash_duckdb != self.hash_bigquery)
+        return (
+            self.rows_duckdb == self.rows_bigquery
+            and not (self.only_duckdb or self.only_bigquery or self.unequal)
+            and self.hash_duckdb == self.hash_bigquery
+        )
 
 
 @dataclass(frozen=True)

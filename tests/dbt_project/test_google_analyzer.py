@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from support.googlesql import Catalog, GoogleSql, analyze_all
+from support.googlesql import Catalog, GoogleSql, Parameters, analyze_all
 
 pytestmark = pytest.mark.bigquery
 
@@ -156,6 +156,22 @@ def test_what_is_wrong_is_refused_with_its_reason(google_sql: GoogleSql, stateme
 def test_what_is_right_is_taken(google_sql: GoogleSql, statement: str) -> None:
     (analysis,) = google_sql.analyze([statement], CATALOG)
     assert analysis.error is None
+
+
+PARAMETERS = {
+    "of its type": (f"select 1 from {BARS} where symbol in unnest(@given)", [("given", "ARRAY<STRING>")], None),
+    "by position": (f"select 1 from {BARS} where hour = ?", [(None, "INT64")], None),
+    "of another type": (f"select 1 from {BARS} where hour = @given", [("given", "STRING")], "No matching signature"),
+    "that is missing": (f"select 1 from {BARS} where hour = @given", [], "given"),
+}
+
+
+@pytest.mark.parametrize(("query", "parameters", "said"), PARAMETERS.values(), ids=PARAMETERS)
+def test_a_parameter_has_the_type_that_is_given(
+    google_sql: GoogleSql, query: str, parameters: Parameters, said: str | None
+) -> None:
+    (analysis,) = google_sql.analyze([query], CATALOG, [parameters])
+    assert analysis.error is None if said is None else said in (analysis.error or "taken")
 
 
 def test_a_statement_sees_the_tables_that_earlier_ones_created(google_sql: GoogleSql) -> None:

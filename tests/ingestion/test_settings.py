@@ -17,6 +17,12 @@ def test_the_defaults_are_three_series_at_five_minutes_from_2020() -> None:
     assert settings.start == date(2020, 1, 1)
 
 
+def test_bigquery_is_not_asked_and_bounded_unless_told_otherwise() -> None:
+    settings = load_settings()
+    assert (settings.target, settings.bigquery_project) == ("duckdb", "")
+    assert (settings.bigquery_query_gb, settings.bigquery_build_gb) == (10, 1024)
+
+
 def test_the_home_is_a_hidden_folder_here_as_an_absolute_path(tmp_path: Path) -> None:
     assert load_settings().home == tmp_path.resolve() / ".klinehouse"
 
@@ -83,6 +89,12 @@ def test_a_symbol_named_twice_is_kept_once_in_the_order_given(symbols: list[str]
         ("target", "postgres"),
         ("bus", "kafka"),
         ("pubsub_project", "../other"),
+        ("bigquery_project", "A project"),
+        ("bigquery_location", "EU; drop"),
+        ("bigquery_priority", "soon"),
+        ("bigquery_build_gb", "0"),
+        ("bigquery_increment_minutes", "-1"),
+        ("bigquery_query_gb", "0"),
         ("download_workers", "0"),
         ("download_workers", "65"),
         ("http_timeout", "0"),

@@ -41,6 +41,15 @@ class Emulator:
         }
 
 
+def unavailable(python: Path) -> str | None:
+    """Why there is no emulator here; None when there is one. `python` is that of the environment of the stand-ins."""
+    if not python.is_file():
+        return "KLINEHOUSE_TEST_BIGQUERY does not name a Python of the environment of the stand-ins"
+    if not any(python.parents[1].glob("lib/python*/site-packages/local_bigquery")):
+        return f"{python} has no local_bigquery"
+    return None
+
+
 @contextmanager
 def running(python: str, folder: Path, objects: Path | None = None) -> Iterator[Emulator]:
     """A running emulator that keeps its data in `folder` and finds gs://bucket/name at `objects`/bucket/name. It ends

@@ -104,7 +104,7 @@ def rest_klines(path: Path, series: Series) -> pa.Table:
 def put(settings: Settings, series: Series, klines: pa.Table, covered_until: datetime | None = None) -> None:
     """Write klines to the raw zone, month by month; by default they cover their months whole."""
     zone = RawZone(settings.raw_root)
-    zone.claim(Environment.of(None))
+    zone.claim(zone.environment() or Environment.of(None))
     times = klines["open_time"]
     extent = pc.min_max(times).as_py()
     for month in month_window((extent["min"], extent["max"] + timedelta(microseconds=1))):

@@ -53,6 +53,12 @@ def all_files(root: str) -> list[str]:
     return [found.rsplit("/", 1)[-1] for found in fs.find(path)]
 
 
+def remove(url: str) -> None:
+    """A file of a zone goes, by hand."""
+    fs, path = fsspec.core.url_to_fs(url, **_options(url))
+    fs.rm(path)
+
+
 def in_threads(count: int, task: Callable[[int], None]) -> None:
     """Run a task so many times at once; it is given its number."""
     barrier = threading.Barrier(count)

@@ -34,9 +34,10 @@ RAW, ANALYTICS = "crypto_raw", "crypto_analytics"
 LABELS = {"app": "klinehouse"}
 
 _GIB = 1 << 30
-_PERMISSION = re.compile(r"bigquery\.[A-Za-z.]+|storage\.[A-Za-z.]+")
-_ADDRESS = re.compile(r"^(POST|GET) \S+: ")
-_RESOURCE = re.compile(r"Access Denied: (\w+ [\w:.$-]+)")
+_TOO_MANY_BYTES = "limit for bytes billed"
+_PERMISSION = re.compile(r"\b(?:bigquery|storage)\.(?!googleapis)[A-Za-z]+\.[A-Za-z]+")
+_ADDRESS = re.compile(r"^[A-Z]+ https?://\S+: ")
+_RESOURCE = re.compile(r"Access Denied: ((?:Project|Dataset|Table|View|Job) [\w:.$-]*\w)|on resource '([^']+)'")
 
 
 class WarehouseUnavailable(KlinehouseError):
@@ -150,23 +151,38 @@ def _said(error: GoogleAPICallError) -> str:
     return _ADDRESS.sub("", str(error.message)).split("\n")[0].split("; reason: ")[0]
 
 
+def _forbidden(said: str, what: str) -> KlinehouseError:
+    if "quota" in said.lower() or "rate limit" in said.lower():
+        return WarehouseUnavailable(
+            f"BigQuery's quota is used up: {said}", "Wait, or ask for more of it in the console."
+        )
+    permission = _PERMISSION.search(said)
+    if permission is None:
+        return ConfigurationError(
+            f"BigQuery denies {what}: {said}", "docs/bigquery.md lists which roles and services Klinehouse needs."
+        )
+    resource = _RESOURCE.search(said)
+    return ConfigurationError(
+        f"BigQuery denies {permission[0]} {f'on {resource[1] or resource[2]}' if resource else f'for {what}'}.",
+        f"Grant the account of these credentials a role with {permission[0]} there; "
+        "docs/bigquery.md lists which roles Klinehouse needs.",
+    )
+
+
+def _too_many_bytes(what: str, said: str) -> WarehouseUnavailable:
+    return WarehouseUnavailable(
+        f"{what[:1].upper()}{what[1:]} would read more than is allowed: {said}",
+        "Look at what it reads; KLINEHOUSE_BIGQUERY_BUILD_GB allows more.",
+    )
+
+
 @contextmanager
 def explained(what: str) -> Iterator[None]:
     """Errors of the service as errors of ours, which name the permission and the resource where that is what lacks."""
     try:
         yield
     except Forbidden as error:
-        permission = next(iter(_PERMISSION.findall(error.message)), None)
-        resource = next(iter(_RESOURCE.findall(error.message)), what)
-        if permission is None and "quota" in error.message.lower():
-            raise WarehouseUnavailable(
-                f"BigQuery's quota is used up: {error.message}", "Wait, or ask for more of it in the console."
-            ) from error
-        raise ConfigurationError(
-            f"BigQuery denies {permission or 'access'} on {resource}.",
-            f"Grant the account of these credentials a role with {permission or 'that permission'} there; "
-            "docs/bigquery.md lists which roles Klinehouse needs.",
-        ) from error
+        raise _forbidden(_said(error), what) from error
     except (Unauthenticated, GoogleAuthError) as error:
         raise ConfigurationError(
             f"There are no valid credentials for BigQuery: {error}",
@@ -177,10 +193,14 @@ def explained(what: str) -> Iterator[None]:
             f"BigQuery has not what {what} needs: {_said(error)}", "Run `klinehouse build` first."
         ) from error
     except (BadRequest, Conflict) as error:
+        if _TOO_MANY_BYTES in str(error):
+            raise _too_many_bytes(what, _said(error)) from error
         raise WarehouseUnavailable(
             f"BigQuery refused {what}: {_said(error)}", "Look at the job in the console."
         ) from error
     except (GoogleAPIError, OSError) as error:
+        if _TOO_MANY_BYTES in str(error):
+            raise _too_many_bytes(what, str(error)) from error
         host = os.environ.get(EMULATOR)
         raise WarehouseUnavailable(
             f"{f'The emulator on {host}' if host else 'BigQuery'} does not answer: {error}",

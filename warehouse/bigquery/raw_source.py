@@ -48,7 +48,9 @@ def prepare(warehouse: BigQuery, zone: RawZone, interval: str, months: Sequence[
     _load_stream(warehouse, StreamZone(zone.root_url), window)
     _replace_differences(warehouse, zone, interval, months)
     prepare_symbols(warehouse, zone)
-    about(warehouse, interval, window, {file.series.symbol for file in files})
+    # Also those that the months were built from before: their files may have gone.
+    built = _versions_in(warehouse, "klines_built", interval, _within(window, "month_start"))
+    about(warehouse, interval, window, {file.series.symbol for file in files} | {symbol for symbol, _ in built})
     return versions_of(files, zone.difference_files(interval, months))
 
 

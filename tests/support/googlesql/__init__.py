@@ -17,13 +17,16 @@ from pathlib import Path
 from typing import Any
 
 # Read before fixtures clear the environment, made absolute before they change the folder.
-_PYTHON = Path(os.environ.get("KLINEHOUSE_TEST_BIGQUERY") or os.devnull).absolute()
+PYTHON = Path(os.environ.get("KLINEHOUSE_TEST_BIGQUERY") or os.devnull).absolute()
 _SERVER = Path(os.environ.get("KLINEHOUSE_TEST_ZETASQL") or os.devnull, "lib/zetasql/remote_server.so").absolute()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Row = tuple[Any, ...]
 Catalog = Mapping[str, Sequence[Mapping[str, Any]]]
 """Tables by `project.dataset.table`; columns as BigQuery's API gives them: name, type, mode, fields."""
+
+Parameters = Sequence[tuple[str | None, str]]
+"""Query parameters: name, or None for those by position, and type, such as ARRAY<STRING>."""
 
 
 class Refused(Exception):
@@ -52,14 +55,18 @@ class GoogleSql:
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
 
-    def analyze(self, statements: Iterable[str], catalog: Catalog) -> list[Analysis]:
+    def analyze(
+        self, statements: Iterable[str], catalog: Catalog, parameters: Sequence[Parameters] | None = None
+    ) -> list[Analysis]:
         """Analyze texts, each a statement or a script, in this order: later ones see the tables that earlier ones made.
+        `parameters` are those of each text; without them a parameter may be of any type.
 
         Not covered: blocks (IF, LOOP, BEGIN ... END) and CALL, which are refused; whether a name exists that is dropped
-        or altered, and what that changes; what the options of DDL mean; types of query parameters; the text of EXECUTE
+        or altered, and what that changes; what the options of DDL mean; the text of EXECUTE
         IMMEDIATE; limits and required partition filters of BigQuery itself.
         """
-        found = self._ask({"do": "analyze", "statements": list(statements), "catalog": catalog})
+        question = {"do": "analyze", "statements": list(statements), "catalog": catalog, "parameters": parameters}
+        found = self._ask(question)
         return [Analysis(each["error"], tuple(map(tuple, each["columns"]))) for each in found["analyses"]]
 
     def execute(self, query: str, tables: Mapping[str, Table] | None = None) -> list[Row]:
@@ -104,7 +111,7 @@ def analyze_all(google: GoogleSql, folder: Path, catalog: Catalog) -> dict[str, 
 
 def unavailable() -> str | None:
     """Why there is no GoogleSQL here, or None."""
-    if not _PYTHON.is_file():
+    if not PYTHON.is_file():
         return "KLINEHOUSE_TEST_BIGQUERY does not name a Python with the stand-ins of BigQuery"
     if not _SERVER.exists():
         return "KLINEHOUSE_TEST_ZETASQL does not name an unpacked @fivetrandevelopers/zetasql"
@@ -115,7 +122,7 @@ def unavailable() -> str | None:
 def running() -> Iterator[GoogleSql]:
     """A process of its own, on loopback; it starts in a second and ends with this block or with this process."""
     process = subprocess.Popen(
-        [_PYTHON, "-m", Path(__file__).parent.name, _SERVER],
+        [PYTHON, "-m", Path(__file__).parent.name, _SERVER],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

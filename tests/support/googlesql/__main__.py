@@ -10,7 +10,8 @@ from googlesql.service import Service, running
 
 def answer(service: Service, question: dict) -> dict:
     if question["do"] == "analyze":
-        return {"analyses": analyze(service, question["statements"], question["catalog"])}
+        told = (question["statements"], question["catalog"], question["parameters"])
+        return {"analyses": analyze(service, *told)}
     return execute(service, question["query"], question["tables"])
 
 

@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from googlesql.catalog import Columns, Path, Type, catalog, name_of, type_of
+from googlesql.catalog import Columns, Path, Type, catalog, name_of, type_named, type_of
 from googlesql.scripts import Assignment, Declaration, NotCovered, parsed, statements
 from googlesql.service import Refused, Service
 from zetasql.wasi._pb2.zetasql.local_service import local_service_pb2 as messages
+
+Parameters = Sequence[tuple[str | None, str]]
 
 _CREATE_WITH_COLUMNS = (
     "ResolvedCreateTableStmtProto",
@@ -16,13 +18,16 @@ _CREATE_WITH_COLUMNS = (
 )
 
 
-def analyze(service: Service, texts: Sequence[str], described: Mapping[str, Any]) -> list[dict]:
+def analyze(
+    service: Service, texts: Sequence[str], described: Mapping[str, Any], parameters: Sequence[Parameters] | None
+) -> list[dict]:
     """For each text `{error, columns}`: what is wrong with it or None, and the columns of its last query."""
     tables = {
         tuple(name.split(".")): [(field["name"], type_of(field)) for field in fields]
         for name, fields in described.items()
     }
-    return [_analyzed(_Script(service, tables), text) for text in texts]
+    declared = [None] * len(texts) if parameters is None else parameters
+    return [_analyzed(_Script(service, tables, own), text) for text, own in zip(texts, declared, strict=True)]
 
 
 def _analyzed(script: "_Script", text: str) -> dict:
@@ -41,9 +46,10 @@ def _analyzed(script: "_Script", text: str) -> dict:
 class _Script:
     """A script as far as it has been read: its variables, and the tables of all scripts."""
 
-    def __init__(self, service: Service, tables: dict[Path, Columns]) -> None:
+    def __init__(self, service: Service, tables: dict[Path, Columns], parameters: Parameters | None) -> None:
         self._service = service
         self._tables = tables
+        self._parameters = parameters
         self._variables: dict[str, Type] = {}
 
     def take(self, statement: str) -> Columns:
@@ -81,6 +87,7 @@ class _Script:
     def _sql(self, statement: str, targets: Iterable[Type] = ()) -> Columns:
         options = self._service.options()
         options.target_column_types.extend(targets)
+        self._tell_parameters(options)
         request = messages.AnalyzeRequest(
             options=options,
             simple_catalog=catalog(self._service, self._tables, self._variables),
@@ -94,6 +101,17 @@ class _Script:
         if node.DESCRIPTOR.name == "ResolvedQueryStmtProto":
             return [(column.name, column.column.type) for column in node.output_column_list]
         return ()
+
+    def _tell_parameters(self, options: Any) -> None:
+        if self._parameters is None:
+            return
+        options.allow_undeclared_parameters = False
+        for name, kind in self._parameters:
+            if name is None:
+                options.parameter_mode = 1  # positional
+                options.positional_query_parameters.append(type_named(kind))
+            else:
+                options.query_parameters.add(name=name, type=type_named(kind))
 
 
 def _node(message: Any) -> Any:

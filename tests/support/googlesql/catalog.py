@@ -50,6 +50,12 @@ def type_of(field: Mapping[str, Any]) -> Type:
     return found
 
 
+def type_named(name: str) -> Type:
+    """The type of a query parameter, such as STRING or ARRAY<STRING>."""
+    element = name.removeprefix("ARRAY<").removesuffix(">")
+    return type_of({"type": element, "mode": "NULLABLE" if element == name else "REPEATED"})
+
+
 def name_of(found: Type) -> str:
     """A type as SQL writes it."""
     if found.type_kind == type_pb2.TYPE_ARRAY:
