@@ -139,7 +139,7 @@ def run(settings: Settings, args: Sequence[str], on_result: Callable[[dict[str, 
     `on_result` hears dbt's structured log events (`{"info": {"name": ...}, "data": ...}`) as they come, from dbt's
     threads, and then dbt says on standard output what it does. Returns how many nodes ran.
     """
-    return _run(settings, _manifest(settings.target), args, on_result)
+    return _run(settings, _manifest(*_place(settings)), args, on_result)
 
 
 def run_live(settings: Settings, window: Window) -> None:
@@ -151,7 +151,7 @@ def run_live(settings: Settings, window: Window) -> None:
     models = "market_data_unified" if settings.target == "duckdb" else "market_data_unified market_data_live"
     args = ["run", "--select", models, "--vars", _variables(settings.interval), *_event_times(window)]
     # On BigQuery rows go through a table of their own, which is made where the shape is checked.
-    manifest = _live_manifest() if settings.target == "duckdb" else _manifest(settings.target)
+    manifest = _live_manifest() if settings.target == "duckdb" else _manifest(*_place(settings))
     _run(settings, manifest, ["--no-write-json", "--cache-selected-only", *args])
 
 
@@ -187,13 +187,18 @@ def _close_file() -> None:
     DuckDBConnectionManager.close_all_connections()
 
 
+def _place(settings: Settings) -> tuple[str, str]:
+    """The target and, on BigQuery, its project, which the parsed project names with each table."""
+    return settings.target, settings.bigquery_project if settings.target == "bigquery" else ""
+
+
 @cache
-def _manifest(target: str) -> "Manifest":
+def _manifest(target: str, bigquery_project: str) -> "Manifest":
     """The parsed project: a run that is given it does not parse again."""
     from dbt.contracts.graph.manifest import Manifest
     from dbt.parser.manifest import extended_mashumuro_decoder
 
-    parsed = _parsed(target, "partial_parse.msgpack").read_bytes()
+    parsed = _parsed(target, bigquery_project, "partial_parse.msgpack").read_bytes()
     return Manifest.from_msgpack(parsed, decoder=extended_mashumuro_decoder)
 
 
@@ -201,35 +206,37 @@ def _manifest(target: str) -> "Manifest":
 def _live_manifest() -> "Manifest":
     """The project for runs that follow each other in seconds. The shape of the table was checked when it was made:
     asking the engine for it each time takes a fifth of such a run."""
-    manifest: Manifest = _manifest("duckdb").deepcopy()
+    manifest: Manifest = _manifest("duckdb", "").deepcopy()
     model: Any = manifest.nodes["model.klinehouse.market_data_unified"]
     model.contract.enforced = model.config.contract.enforced = False
     model.config.on_schema_change = "ignore"
     return manifest
 
 
-def _parsed(target: str, name: str) -> Path:
+def _parsed(target: str, bigquery_project: str, name: str) -> Path:
     """A file of what dbt makes of the project: `manifest.json`, or `partial_parse.msgpack`, dbt's own copy of it.
 
     Parsing takes 5 s, and 1.6 s where dbt itself finds that nothing changed; reading the copy takes 0.3 s. So the files
     are kept beside the project, in a folder whose name says what they were parsed from.
     """
-    kept = PROJECT_DIR / "target" / f"parsed-{target}-{_fingerprint()}"
+    place = "-".join(filter(None, ("parsed", target, bigquery_project)))
+    kept = PROJECT_DIR / "target" / f"{place}-{_fingerprint()}"
     with FileLock(PROJECT_DIR / ".parse.lock"):
         if not (kept / name).exists():
-            for outdated in kept.parent.glob(f"parsed-{target}-*"):
+            for outdated in kept.parent.glob(f"{place}-{'[0-9a-f]' * 16}"):
                 shutil.rmtree(outdated)
             with tempfile.TemporaryDirectory() as folder:
-                _parse(target, folder)
+                _parse(target, bigquery_project, folder)
                 for file in ("manifest.json", "partial_parse.msgpack"):
                     write_durably(kept / file, Path(folder, file).read_bytes())
     return kept / name
 
 
-def _parse(target: str, folder: str) -> None:
+def _parse(target: str, bigquery_project: str, folder: str) -> None:
     from dbt.cli.main import dbtRunner  # two seconds to import, and most starts do not parse
 
-    places = {"DBT_PROJECT_DIR": str(PROJECT_DIR), "DBT_PROFILES_DIR": str(PROJECT_DIR), "KLINEHOUSE_TARGET": target}
+    places = {"DBT_PROJECT_DIR": str(PROJECT_DIR), "DBT_PROFILES_DIR": str(PROJECT_DIR)}
+    places |= {"KLINEHOUSE_TARGET": target, "KLINEHOUSE_BIGQUERY_PROJECT": bigquery_project}
     with _environment(places | {"DBT_TARGET_PATH": folder, "DBT_LOG_PATH": folder}):
         _raise_if_failed(dbtRunner().invoke(["--quiet", "parse"]), "parse")
 
@@ -247,7 +254,7 @@ def _fingerprint() -> str:
 def manifest_path(settings: Settings) -> Path:
     """`manifest.json` of the project; raises ConfigurationError when it cannot start from the settings' interval."""
     _variables(settings.interval)
-    return _parsed(settings.target, "manifest.json")
+    return _parsed(*_place(settings), "manifest.json")
 
 
 def target_dir(settings: Settings) -> Path:
