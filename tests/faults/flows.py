@@ -164,11 +164,11 @@ class NoWarehouse:
     def __init__(self, settings: Settings) -> None:
         self._home, self._zone = settings.home, StreamZone(settings.raw_root)
 
-    def apply(self, stretch: Stretch) -> None: ...
+    def apply(self, stretch: Stretch, rows: pa.Table) -> None: ...
 
     def tidy(self) -> None: ...
 
-    def give_way(self) -> None: ...
+    def between_batches(self) -> None: ...
 
     def __enter__(self) -> Self:
         return self
@@ -180,7 +180,7 @@ class NoWarehouse:
 class _Warehouse(NoWarehouse):
     """Notes durably which bars of a stretch it found."""
 
-    def apply(self, stretch: Stretch) -> None:
+    def apply(self, stretch: Stretch, rows: pa.Table) -> None:
         keys = sorted(rows_of(self._zone.read(file) for file in self._zone.files(stretch.window)))
         name = f"{stretch.window.start:%Y%m%dT%H%M}-{stretch.window.end:%Y%m%dT%H%M}"
         write_durably(self._home / "shown" / name, json.dumps(keys).encode())
