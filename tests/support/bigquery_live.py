@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ingestion.bus.port import TOPOLOGY, Subscription
-from support.command import KLINEHOUSE
-from support.live import until
+from tests.support.command import KLINEHOUSE
+from tests.support.live import until
 from warehouse.bigquery.live import LiveBigQuery
 
 # `klinehouse stream` with the topology of a test, see `hasty`.
