@@ -52,7 +52,7 @@ class LiveWarehouse:
         dbt.run_live(self._settings, dbt.Window(*stretch.window))
         _, self._served = serving.publish_bars(self._settings, connection, self._served, keep_months=True)
 
-    def give_way(self) -> None:
+    def between_batches(self) -> None:
         """Give the warehouse away if another process waits for it; `apply` takes it again."""
         if self._turn.is_taken and self._turn.is_wanted():
             self.close()

@@ -89,7 +89,7 @@ class _Live(Protocol):
     """The warehouse of one engine as a run writes it, see LiveWarehouse."""
 
     def apply(self, stretch: Stretch, rows: pa.Table) -> None: ...
-    def give_way(self) -> None: ...
+    def between_batches(self) -> None: ...
     def tidy(self) -> None: ...
 
 
@@ -117,7 +117,7 @@ class _Run:
                 self._tidy()
             else:
                 self._process(batch)
-            self._warehouse.give_way()
+            self._warehouse.between_batches()
 
     def _process(self, batch: Batch) -> None:
         started = time.monotonic()

@@ -143,6 +143,11 @@ def compute_bars(settings: Settings, start: datetime | None = None, end: datetim
     _compute(settings, require_window(settings, start, end), "stg_klines market_data_unified")
 
 
+def compute_bars_and_view(settings: Settings) -> None:
+    """What streamed bars need."""
+    _compute(settings, require_window(settings), "stg_klines market_data_unified market_data_live")
+
+
 def _compute(settings: Settings, window: RunWindow, select: str | None) -> None:
     args = build_args(window, settings.interval, select=select)
     with prepared(settings, window) as succeeded:

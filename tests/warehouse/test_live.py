@@ -254,11 +254,11 @@ def test_tidying_puts_files_together_and_brings_gaps_and_dimensions_up_to_date(
 
 def test_the_warehouse_is_given_away_only_when_it_is_wanted(live: LiveWarehouse, settings: Settings) -> None:
     come(live, settings, between(KLINES, KNOWN, KNOWN + 1))
-    live.give_way()
+    live.between_batches()
     assert live._turn.is_taken
     waiting = live._turn._queue.__class__(settings.warehouse_path.with_suffix(".queue"), is_singleton=False)
     with waiting.acquire():
-        live.give_way()
+        live.between_batches()
     assert not live._turn.is_taken
 
 

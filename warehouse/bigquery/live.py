@@ -1,10 +1,12 @@
 """The warehouse as the streaming run writes it on BigQuery: bars are appended at once, computed every few minutes.
 
 An appended bar is in the view `market_data_live` with its indicators as soon as the append is acknowledged. A run of
-the models per batch would cost a MERGE of the day's partition each time.
+the models per batch would cost a MERGE of the day's partition each time; it takes half a minute or so, and appends go
+on meanwhile.
 """
 
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, timedelta
 from types import TracebackType
 from typing import Self
@@ -13,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from google.cloud.bigquery import ScalarQueryParameter
 
+from ingestion.errors import WarehouseBusy
 from ingestion.grid import Window
 from ingestion.microbatch import Stretch, around
 from ingestion.settings import Settings
@@ -22,34 +25,37 @@ from warehouse.bigquery import raw_source
 from warehouse.bigquery.append import Appender
 from warehouse.bigquery.client import ANALYTICS, RAW, BigQuery
 from warehouse.bigquery.tables import make_tables
-from warehouse.engine import take, turn_at
+from warehouse.engine import writing
 from warehouse.raw_source import whole_days
 
-# Gaps and dimensions, which read all of history, follow so much later.
+# Gaps and dimensions, which read all of history, follow so much later, over what earlier runs may have left too.
 _TIDY_EVERY = 3600.0
+_TIDY_BACK = timedelta(days=1)
 # Bars that a killed run has appended but not computed are looked for so far back; what is older, history brings.
 _LOOK_BACK = timedelta(days=35)
 
 
 class LiveBigQuery:
-    """One writer, in one process. Not for several threads."""
+    """One writer, in one process, with a thread of its own that computes. Not for several threads."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._every = settings.bigquery_increment_minutes * 60.0
         self._warehouse, self._appender = BigQuery(settings), Appender(settings.bigquery_project)
         self._streamed = StreamZone(settings.raw_root)
-        self._turn = turn_at(settings)
         make_tables(self._warehouse)
         self._pending = self._left_behind()
+        self._computing: Stretch | None = None
         self._untidy: Window | None = None
-        self._computed_at = self._tidied_at = time.monotonic()
+        self._computed_at, self._tidied_at = time.monotonic(), float("-inf")
+        self._worker = ThreadPoolExecutor(1, "increment")
+        self._work: Future[None] | None = None
 
     def apply(self, stretch: Stretch, rows: pa.Table) -> None:
-        """Append the bars of a stretch, of `rows` in KLINE_SCHEMA; compute what is pending when it is time. Doing it
-        again adds rows, of which staging takes each once.
+        """Append the bars of a stretch, of `rows` in KLINE_SCHEMA; a later increment computes them. Doing it again adds
+        rows, of which staging takes each once.
 
-        Raises WarehouseUnavailable, and BuildFailed when dbt fails.
+        Raises WarehouseUnavailable.
         """
         times = rows["open_time"]
         inside = pc.and_(
@@ -57,39 +63,59 @@ class LiveBigQuery:
             pc.less(times, pa.scalar(stretch.window.end, times.type)),
         )
         self._appender.append(rows.filter(inside))
-        self._pending = stretch if self._pending is None else _joined(self._pending, stretch)
-        self._compute_if_due()
+        self._pending = _joined(self._pending, stretch)
 
-    def give_way(self) -> None:
-        """Give the warehouse away if another process waits for it; computing takes it again."""
-        if self._turn.is_taken and self._turn.is_wanted():
-            self._turn.give_back()
+    def between_batches(self) -> None:
+        """Begin to compute what is pending when it is time. Raises what the work that has ended since raised:
+        WarehouseUnavailable, and BuildFailed when dbt fails; what it was about stays pending."""
+        if not self._is_free() or self._pending is None or time.monotonic() - self._computed_at < self._every:
+            return
+        self._computing, self._pending = self._pending, None
+        self._work = self._worker.submit(self._compute, self._computing)
 
     def tidy(self) -> None:
-        """What need not happen with each batch. Raises WarehouseBusy, and BuildFailed when dbt fails."""
-        self._compute_if_due()
-        if self._untidy is None or time.monotonic() - self._tidied_at < _TIDY_EVERY:
+        """Begin what need not happen with each increment: gaps and dimensions anew, small files put together. Raises
+        as `between_batches` does."""
+        if not self._is_free() or self._untidy is None or time.monotonic() - self._tidied_at < _TIDY_EVERY:
             return
-        take(self._turn, self._settings)
-        self._streamed.compact(whole_days(self._untidy))
-        dbt.run(self._settings, dbt.tidy_args(dbt.Window(*self._untidy), self._settings.interval))
-        self._untidy, self._tidied_at = None, time.monotonic()
+        self._work = self._worker.submit(self._tidy, Window(self._untidy.start - _TIDY_BACK, self._untidy.end))
 
     def close(self) -> None:
-        self._turn.give_back()
+        """Waits for the end of an increment that has begun; what it could not do is found by the next run."""
+        self._worker.shutdown()
         self._appender.close()
         self._warehouse.close()
 
-    def _compute_if_due(self) -> None:
-        if self._pending is None or time.monotonic() - self._computed_at < self._every:
-            return
-        take(self._turn, self._settings)
-        interval = self._settings.interval
-        window = self._widened(self._pending)
-        raw_source.about(self._warehouse, interval, window, self._pending.symbols)
-        dbt.run_live(self._settings, dbt.Window(*window))
+    def _is_free(self) -> bool:
+        """Whether no work is going on; takes note of work that has ended."""
+        if self._work is None:
+            return True
+        if not self._work.done():
+            return False
+        work, self._work = self._work, None
+        failed, computing, self._computing = work.exception(), self._computing, None
+        self._computed_at = time.monotonic()
+        if failed is not None:
+            self._pending = computing if self._pending is None else _joined(computing, self._pending)
+            if not isinstance(failed, WarehouseBusy):  # a build over years; again when it is time
+                raise failed
+        return True
+
+    # --- in the thread of its own ----------------------------------------------------------------------------------
+
+    def _compute(self, stretch: Stretch) -> None:
+        with writing(self._settings):
+            window = self._widened(stretch)
+            raw_source.about(self._warehouse, self._settings.interval, window, stretch.symbols)
+            dbt.run_live(self._settings, dbt.Window(*window))
         self._untidy = around(self._untidy, window)
-        self._pending, self._computed_at = None, time.monotonic()
+
+    def _tidy(self, window: Window) -> None:
+        with writing(self._settings):
+            self._streamed.compact(whole_days(window))
+            raw_source.about(self._warehouse, self._settings.interval, window, self._settings.symbols)
+            dbt.run(self._settings, dbt.tidy_args(dbt.Window(*window), self._settings.interval))
+        self._untidy, self._tidied_at = None, time.monotonic()
 
     def _widened(self, stretch: Stretch) -> Window:
         """From where its symbols were told of before: bars of an outage in between may be over only now."""
@@ -139,5 +165,7 @@ class LiveBigQuery:
         self.close()
 
 
-def _joined(one: Stretch, other: Stretch) -> Stretch:
+def _joined(one: Stretch | None, other: Stretch) -> Stretch:
+    if one is None:
+        return other
     return Stretch(around(one.window, other.window), tuple(sorted({*one.symbols, *other.symbols})))

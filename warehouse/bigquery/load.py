@@ -6,6 +6,8 @@ A load job's name is a hash of what it loads: one that is repeated, by a retry o
 
 import hashlib
 import io
+import random
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import cast
@@ -16,12 +18,17 @@ from google.api_core.exceptions import Conflict, GoogleAPICallError
 from google.cloud import bigquery
 
 from warehouse.bigquery.client import LABELS, RAW, BigQuery, WarehouseUnavailable, explained, labels
-from warehouse.bigquery.tables import fields
+from warehouse.bigquery.tables import TRANSACTIONS, fields
 
 # BigQuery takes 10,000 files in one job.
 FILES_PER_LOAD = 5_000
 _KEPT = timedelta(days=2)
 _ATTEMPTS = 5
+
+# What an assertion inside a transaction says when another one was first.
+CHANGED_MEANWHILE = "klinehouse: loaded meanwhile"
+# BigQuery's word for a transaction that met another one, and the emulator's.
+_MET = ("aborted due to concurrent update", "Failed to commit DuckLake transaction")
 
 
 def load_files(warehouse: BigQuery, files: Sequence[tuple[str, str]], schema: pa.Schema) -> str:
@@ -85,23 +92,26 @@ def _expire(warehouse: BigQuery, destination: str) -> None:
     warehouse.client.update_table(table, ["expires", "labels"])
 
 
-def in_one_transaction(
-    warehouse: BigQuery, statements: Sequence[str], parameters: Sequence[object], purpose: str
-) -> None:
-    """All of the statements or none; raises Superseded when another transaction changed the same rows meanwhile."""
-    script = ";\n".join(["begin transaction", *statements, "commit transaction"]) + ";"
-    try:
-        warehouse.run(script, parameters, purpose=purpose)
-    except WarehouseUnavailable as error:
-        if any(sign in error.message for sign in _SIGNS):
-            raise Superseded(error.message, error.remedy) from error
-        raise
-
-
 class Superseded(WarehouseUnavailable):
     """Another process changed the same rows first: look again at what has landed."""
 
 
-# BigQuery's word, that of our own assertion, and that of the emulator.
-CHANGED_MEANWHILE = "klinehouse: loaded meanwhile"
-_SIGNS = ("aborted due to concurrent update", CHANGED_MEANWHILE, "onflict")
+def in_one_transaction(
+    warehouse: BigQuery, statements: Sequence[str], parameters: Sequence[object], purpose: str
+) -> None:
+    """All of the statements or none, one such transaction at a time: one that meets another begins again. Raises
+    Superseded when one of the statements says CHANGED_MEANWHILE."""
+    # Without a row that all of them change, two that only add rows where none were would both succeed.
+    one_at_a_time = f"update {RAW}.{TRANSACTIONS} set number = number + 1 where true"
+    script = ";\n".join(["begin transaction", one_at_a_time, *statements, "commit transaction"]) + ";"
+    for attempt in range(_ATTEMPTS + 1):
+        try:
+            warehouse.run(script, parameters, purpose=purpose)
+        except WarehouseUnavailable as error:
+            if CHANGED_MEANWHILE in error.message:
+                raise Superseded(error.message, error.remedy) from error
+            if attempt == _ATTEMPTS or not any(sign in error.message for sign in _MET):
+                raise
+            time.sleep(random.uniform(0.5, 1) * 2**attempt)  # noqa: S311 - not for secrets
+        else:
+            return

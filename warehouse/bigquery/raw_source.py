@@ -6,7 +6,7 @@ however much has landed. See `tables` for what there is, and `load` for how rows
 
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -44,7 +44,7 @@ def prepare(warehouse: BigQuery, zone: RawZone, interval: str, months: Sequence[
     make_tables(warehouse)
     refuse_other_base(warehouse, interval)
     window = _window(months)
-    files = _until_unchanged(lambda: _load_history(warehouse, zone, interval, months))
+    files = load_history(warehouse, zone, interval, months)
     _load_stream(warehouse, StreamZone(zone.root_url), window)
     _replace_differences(warehouse, zone, interval, months)
     prepare_symbols(warehouse, zone)
@@ -91,11 +91,12 @@ def _within(window: Window, column: str = "open_time") -> str:
 # --- history -----------------------------------------------------------------------------------------------------
 
 
-def _until_unchanged(work: Callable[[], list[HistoryFile]]) -> list[HistoryFile]:
-    """Look again when another process loaded the same months in between."""
+def load_history(warehouse: BigQuery, zone: RawZone, interval: str, months: Sequence[Month]) -> list[HistoryFile]:
+    """Load what has changed of `months`; returns all of their files, as they are loaded now. Looks again when another
+    process loaded the same months in between."""
     for attempt in range(_ATTEMPTS):
         try:
-            return work()
+            return _load_changed(warehouse, zone, interval, months)
         except Superseded:
             if attempt == _ATTEMPTS - 1:
                 raise
@@ -103,7 +104,7 @@ def _until_unchanged(work: Callable[[], list[HistoryFile]]) -> list[HistoryFile]
     raise AssertionError
 
 
-def _load_history(warehouse: BigQuery, zone: RawZone, interval: str, months: Sequence[Month]) -> list[HistoryFile]:
+def _load_changed(warehouse: BigQuery, zone: RawZone, interval: str, months: Sequence[Month]) -> list[HistoryFile]:
     # In this order: a file that changes after it was listed is noticed, because who loads it changes what is loaded.
     loaded = loaded_versions(warehouse, interval, months)
     files = zone.history_files(interval=interval, months=months)

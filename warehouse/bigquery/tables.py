@@ -5,6 +5,7 @@
     klines_loaded        which version of each month's file `klines` has
     klines_built         and which of them `crypto_analytics` was built from
     klines_coverage, klines_differences, run_symbols, symbols    as on DuckDB, see warehouse/raw_source.py
+    transactions         one row, which every transaction changes, so that two at once are noticed
 
 Two tables of klines, because a transaction may not change rows that were streamed within the last half an hour
 (https://cloud.google.com/bigquery/docs/write-api), and a month that is replaced must not touch what streams append at
@@ -45,6 +46,7 @@ SCHEMAS = {
     "run_symbols": RUN_SYMBOLS_SCHEMA,
     "symbols": SYMBOL_SCHEMA,
 }
+TRANSACTIONS = "transactions"
 _DAILY = ("klines", "klines_stream")
 
 
@@ -72,6 +74,13 @@ def make_tables(warehouse: BigQuery) -> None:
         there = {table.table_id for table in client.list_tables(f"{warehouse.project}.{RAW}")}
         for name in SCHEMAS.keys() - there:
             client.create_table(_table(warehouse, name), exists_ok=True)
+    if TRANSACTIONS not in there:
+        # Made with its row in one statement: without the row nothing would be noticed.
+        labelled = ", ".join(f"('{name}', '{value}')" for name, value in LABELS.items())
+        warehouse.run(
+            f"create table if not exists {RAW}.{TRANSACTIONS} options (labels = [{labelled}]) as select 0 as number",
+            purpose="table of transactions",
+        )
 
 
 def _make_dataset(warehouse: BigQuery, name: str) -> None:

@@ -109,6 +109,19 @@ def merge_into_tables_that_want_a_partition_filter() -> None:
     tables._check, merge.run = check_unless_merging, run_merge
 
 
+def take_each_job_once() -> None:
+    """Of two jobs of the same name that come at the same time, the second is told that there is one."""
+    from local_bigquery.jobs import runner
+
+    submit, at_a_time = runner.submit, threading.Lock()
+
+    def submit_in_turn(*args, **options):
+        with at_a_time:
+            return submit(*args, **options)
+
+    runner.submit = submit_in_turn
+
+
 if __name__ == "__main__":
     extensions = Path(os.environ["EXTENSIONS"])
     gather_extensions(extensions)
@@ -116,6 +129,7 @@ if __name__ == "__main__":
     report_destination_of_created_tables()
     unpack_structs_that_are_set()
     merge_into_tables_that_want_a_partition_filter()
+    take_each_job_once()
     from local_bigquery.cli import main
 
     sys.exit(main())
