@@ -28,7 +28,8 @@ from warehouse.bigquery.tables import make_tables
 from warehouse.engine import writing
 from warehouse.raw_source import whole_days
 
-# Gaps and dimensions, which read all of history, follow so much later, over what earlier runs may have left too.
+# Gaps follow so much later, over what earlier runs may have left too. (Dimensions, which read all of history, once a
+# day, by a schedule.)
 _TIDY_EVERY = 3600.0
 _TIDY_BACK = timedelta(days=1)
 # Bars that a killed run has appended but not computed are looked for so far back; what is older, history brings.
@@ -74,7 +75,7 @@ class LiveBigQuery:
         self._work = self._worker.submit(self._compute, self._computing)
 
     def tidy(self) -> None:
-        """Begin what need not happen with each increment: gaps and dimensions anew, small files put together. Raises
+        """Begin what need not happen with each increment: gaps anew, small files put together. Raises
         as `between_batches` does."""
         if not self._is_free() or self._untidy is None or time.monotonic() - self._tidied_at < _TIDY_EVERY:
             return
@@ -114,7 +115,7 @@ class LiveBigQuery:
         with writing(self._settings):
             self._streamed.compact(whole_days(window))
             raw_source.about(self._warehouse, self._settings.interval, window, self._settings.symbols)
-            dbt.run(self._settings, dbt.tidy_args(dbt.Window(*window), self._settings.interval))
+            dbt.run(self._settings, dbt.tidy_args(dbt.Window(*window), self._settings.interval, dimensions=False))
         self._untidy, self._tidied_at = None, time.monotonic()
 
     def _widened(self, stretch: Stretch) -> Window:
