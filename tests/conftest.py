@@ -12,7 +12,7 @@ from support.object_store import ObjectStore
 
 _DATA = os.environ.get("KLINEHOUSE_TEST_DATA")
 # Folders whose files take longest, in this order: begun last, they would leave all but one worker idle at the end.
-_LONGEST = ("orchestration", "warehouse", "faults", "klinehouse")
+_LONGEST = ("bigquery", "orchestration", "warehouse", "faults", "klinehouse")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
