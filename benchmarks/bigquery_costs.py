@@ -122,7 +122,7 @@ def _choices() -> str:
     return _table(
         ["EUR a month for queries", *_NAMES],
         ["every 5 minutes, dimensions once a day", *(_query_eur(one) for one in CASES)],
-        ["the same, and dimensions each hour too", *(_query_eur(one, tidied=24) for one in CASES)],
+        ["the same, were dimensions renewed each hour too", *(_query_eur(one, tidied=24) for one in CASES)],
         ["every 15 minutes", *(_query_eur(one, 15) for one in CASES)],
         ["every 60 minutes", *(_query_eur(one, 60) for one in CASES)],
         ["5 minutes, dimensions once a week", *(_query_eur(one, dimensions_every=7) for one in CASES)],
@@ -151,9 +151,8 @@ def _findings() -> str:
         "than that takes another layout, each derived interval in a table of its own: "
         f"{_query_eur(_LARGE, own_tables=True)}, and {_query_eur(_LARGE, 15, own_tables=True, dimensions_every=7)} "
         "with the other two.",
-        "`klinehouse stream` by itself renews gaps and dimensions each hour, and dimensions read all bars: with that, "
-        f"queries of 600 symbols at 1m are {_query_eur(_LARGE, tidied=24)} EUR. Dagster's streaming runs end before "
-        "the hour, and leave that to the daily schedule.",
+        "The streaming run renews gaps each hour, and leaves dimensions, which read all bars, to the daily schedule: "
+        f"renewed each hour too, queries of 600 symbols at 1m would be {_query_eur(_LARGE, tidied=24)} EUR.",
         f"The collector is {_eur(prices.E2_SMALL.of(HOURS))} EUR on an e2-small, {_eur(collector_on_cloud_run())} on "
         "Cloud Run with a vCPU and 512 MiB always allocated.",
         f"Storage is the least of it: {_eur(large['usd_storage'])} EUR for 600 symbols at 1m, "

@@ -146,7 +146,7 @@ def question(layout: Layout) -> Statement:
 
 
 def tidying(layout: Layout) -> list[Statement]:
-    """The dimensions without their tests: what `klinehouse stream` does each hour, gaps left out."""
+    """The dimensions without their tests, as a streaming run would renew them."""
     return [one for one in dimensions(layout) if not one.name.endswith("_covers_bars")]
 
 
