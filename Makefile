@@ -38,8 +38,8 @@ endif
 test: $(STAMP) $(DUCKDB1) $(STAND_INS) ## Run all tests
 	$(PLACES) $(RUN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 12 $(TESTS)
 
-test-bigquery: $(STAMP) $(STAND_INS) ## Only the tests of BigQuery and Cloud Storage, against stand-ins of these
-	$(PLACES) $(RUN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m bigquery
+test-bigquery: $(STAMP) $(STAND_INS) ## The tests of BigQuery and Cloud Storage against stand-ins, those that take minutes too
+	$(PLACES) KLINEHOUSE_TEST_LONG=1 $(RUN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m bigquery
 
 check: check-code check-types check-sql check-assets ## Format, lint, import rule, types, SQL lint, Dagster definitions
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from support.bigquery_jobs import catalog_of, executed, named_without
+from support.bigquery_live import computed as compute_pending
 from support.command import answer
 from support.googlesql import GoogleSql, analyze_all
 from support.homes import build_window, compute_tables, home, put, random_walk
@@ -62,7 +63,7 @@ TABLES = ("market_data_unified", "klines", "klines_stream", *VIEWS)
 # Every day that could have bars before the end, so that a condition without a beginning is seen.
 KNOWN_DAYS = [date(2015, 1, 1) + timedelta(days) for days in range((END.date() - date(2015, 1, 1)).days)]
 # Dimensions are made anew from all bars, of which they read three columns.
-OF_ALL_HISTORY = ("model.klinehouse.dim_dates", "model.klinehouse.dim_symbols")
+OF_ALL_HISTORY = ("dim_dates", "dim_symbols")
 _REACH = 1536
 
 
@@ -199,7 +200,7 @@ def test_streamed_bars_are_seen_at_once_as_they_are_computed_later(settings: Set
         assert bars_of_day(settings, "market_data_unified") == {}
     assert len(seen) == 2 * 24
     with LiveBigQuery(every(0)) as live:
-        live.tidy()
+        compute_pending(live)
     computed = bars_of_day(settings, "market_data_unified")
     assert computed.keys() == seen.keys()
     for key, (values, names) in seen.items():

@@ -8,7 +8,8 @@ from typing import Any
 from support.googlesql import Catalog, Parameters
 from warehouse.bigquery.client import ANALYTICS, RAW, BigQuery
 
-_NODE = re.compile(r'"node_id": "([^"]+)"')
+# As the project's query comment says it; statements about no node, such as a listing, say `dbt`.
+_NODE = re.compile(r'"app": "klinehouse", "purpose": "(?!dbt")([^"]+)"')
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Job:
 
     @property
     def node(self) -> str | None:
-        """The node of dbt that it belongs to."""
+        """The name of the node of dbt that it belongs to."""
         found = _NODE.search(self.query)
         return found[1] if found else None
 
