@@ -59,6 +59,7 @@ def running(python: str, folder: Path, objects: Path | None = None) -> Iterator[
     if objects is not None:
         environment["GCS_LOCAL_ROOT"] = str(objects)
     environment.pop("STORAGE_EMULATOR_HOST", None)
+    environment["TZ"] = "UTC"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "emulator.log").open("wb") as log:
         emulator = subprocess.Popen(

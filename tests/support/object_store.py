@@ -75,6 +75,7 @@ def running(folder: Path | None = None) -> Iterator[ObjectStore]:
         [str(_binary()), *listen, *told, *backend],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        env=os.environ | {"TZ": "UTC"},  # it tells times of files in the machine's own zone, Google in UTC
         preexec_fn=lambda: _libc.prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL),
     )
     try:
