@@ -156,6 +156,12 @@ class Settings(BaseSettings):
         return self.raw_url or str(self.home / "raw")
 
     @property
+    def raw_bucket(self) -> tuple[str, str] | None:
+        """Bucket and folder (without slashes around it) of a raw zone on Google Cloud Storage; None when it is not."""
+        parts = urlsplit(self.raw_url)
+        return (parts.netloc, parts.path.strip("/")) if parts.scheme in ("gs", "gcs") else None
+
+    @property
     def warehouse_path(self) -> Path:
         return self.home / "warehouse" / "klinehouse.duckdb"
 

@@ -26,7 +26,6 @@ from ingestion.errors import UsageError
 from ingestion.klines import Month
 from ingestion.raw_zone import HISTORY, month_file
 from ingestion.settings import Settings
-from orchestration.google import bucket_of
 from orchestration.history import RAW_KLINES, VERSION
 from orchestration.partitions import PartitionSpace, month_symbol_key
 
@@ -118,9 +117,9 @@ def arrived(
 
 
 def sensors(settings: Settings, space: PartitionSpace) -> list[dg.SensorDefinition]:
-    """The sensor `raw_objects`, where the raw zone is a bucket that BigQuery loads from."""
-    place = bucket_of(settings.raw_url)
-    return [_raw_objects(settings, space, *place)] if settings.target == "bigquery" and place else []
+    """The sensor `raw_objects`, where the raw zone is a bucket."""
+    place = settings.raw_bucket
+    return [_raw_objects(settings, space, *place)] if place else []
 
 
 def _raw_objects(settings: Settings, space: PartitionSpace, bucket: str, folder: str) -> dg.SensorDefinition:

@@ -8,9 +8,7 @@ from dagster_dbt import DbtProject
 
 from ingestion.settings import Settings, load_settings
 from orchestration import (
-    arrivals,
     checks,
-    google,
     healing,
     history,
     live,
@@ -21,7 +19,7 @@ from orchestration import (
     warehouse_assets,
     watching,
 )
-from orchestration.partitions import current_partition_space
+from orchestration.partitions import PartitionSpace, current_partition_space
 from warehouse import dbt
 
 
@@ -32,7 +30,8 @@ def build_defs(settings: Settings | None = None, resource_overrides: Mapping[str
     space = current_partition_space(settings)
     manifest = dbt.manifest_path(settings)
     project = DbtProject(project_dir=dbt.PROJECT_DIR, target_path=manifest.parent, profiles_dir=dbt.PROJECT_DIR)
-    resources: dict[str, Any] = {"lander": history.HistoryLander(settings), **google.resources(settings)}
+    of_google, google_sensors = _on_google(settings, space) if settings.target == "bigquery" else ({}, [])
+    resources: dict[str, Any] = {"lander": history.HistoryLander(settings), **of_google}
     return dg.Definitions(
         assets=[
             history.raw_klines_asset(settings, space),
@@ -56,10 +55,18 @@ def build_defs(settings: Settings | None = None, resource_overrides: Mapping[str
             healing.heal_sensor(settings),
             watching.watch_ingestion(settings),
             watching.note_failures(settings),
-            *arrivals.sensors(settings, space),
+            *google_sensors,
         ],
         resources=resources | dict(resource_overrides or {}),
     )
+
+
+def _on_google(settings: Settings, space: PartitionSpace) -> tuple[dict[str, Any], list[dg.SensorDefinition]]:
+    """Resources and sensors of the BigQuery target."""
+    # Google's libraries take most of a second to import, in each process that Dagster starts.
+    from orchestration import arrivals, google
+
+    return google.resources(settings), arrivals.sensors(settings, space)
 
 
 defs = build_defs()

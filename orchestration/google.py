@@ -1,4 +1,4 @@
-"""The resources of the BigQuery target, and where the raw zone lies in Google Cloud Storage.
+"""The resources of the BigQuery target.
 
 Credentials are Application Default Credentials; where an emulator is named (BIGQUERY_EMULATOR_HOST,
 STORAGE_EMULATOR_HOST) there are none.
@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 from dagster_gcp import BigQueryResource, GCSResource
 from google.auth.credentials import AnonymousCredentials
@@ -16,8 +15,6 @@ from google.cloud import bigquery
 
 from ingestion.settings import Settings
 from warehouse.bigquery.client import EMULATOR, LABELS
-
-_SCHEMES = ("gs", "gcs")
 
 
 class WarehouseResource(BigQueryResource):
@@ -45,9 +42,7 @@ class WarehouseResource(BigQueryResource):
 
 
 def resources(settings: Settings) -> dict[str, Any]:
-    """Resources by name; none where the target is not BigQuery."""
-    if settings.target != "bigquery":
-        return {}
+    """Resources by name."""
     project = settings.bigquery_project or None
     return {
         "bigquery": WarehouseResource(
@@ -55,9 +50,3 @@ def resources(settings: Settings) -> dict[str, Any]:
         ),
         "gcs": GCSResource(project=project),
     }
-
-
-def bucket_of(url: str) -> tuple[str, str] | None:
-    """`gs://bucket/some/folder` to bucket and folder (without slashes around it); None for what is no bucket."""
-    parts = urlsplit(url)
-    return (parts.netloc, parts.path.strip("/")) if parts.scheme in _SCHEMES else None

@@ -10,7 +10,6 @@ import dagster as dg
 
 from ingestion.settings import Settings
 from ingestion.store import write_durably
-from orchestration.google import bucket_of
 
 _CONFIG = Path(__file__).with_name("dagster.yaml")
 _ON_BIGQUERY = Path(__file__).with_name("dagster.bigquery.yaml")
@@ -26,7 +25,7 @@ def prepare_home(settings: Settings) -> Path:
 def instance_config(settings: Settings) -> str:
     """The text of `dagster.yaml`; where a raw zone in a bucket feeds BigQuery, what runs print goes beside it."""
     config = _CONFIG.read_text()
-    place = bucket_of(settings.raw_url)
+    place = settings.raw_bucket
     if settings.target != "bigquery" or place is None:
         return config
     bucket, folder = place

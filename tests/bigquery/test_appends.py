@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import talib
 from filelock import FileLock
-from support import bigquery_home
 from support.bigquery_home import Cloud
 from support.bigquery_live import computed
 from support.homes import compute_bars_and_view, put, random_walk
@@ -32,15 +31,6 @@ START = datetime(2025, 1, 1, tzinfo=UTC)
 # Two months of history, and what streams after it.
 KNOWN = 6 * 59
 KLINES = random_walk(Series("BTCUSDT", "4h"), START, KNOWN + 60)
-
-
-@pytest.fixture(scope="module")
-def running_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    reason = bigquery_home.unavailable()
-    if reason:
-        pytest.skip(reason)
-    with bigquery_home.cloud(tmp_path_factory.mktemp("cloud")) as cloud:
-        yield cloud
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from support import bigquery_home
 from support.bigquery_home import Cloud, of_process
 from support.homes import put, random_walk
 
@@ -44,15 +43,6 @@ raw_source.in_one_transaction = dying
 settings = load_settings()
 raw_source.load_history(BigQuery(settings), RawZone(settings.raw_root), "4h", [Month(2025, int(sys.argv[2]))])
 """
-
-
-@pytest.fixture(scope="module")
-def running_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    reason = bigquery_home.unavailable()
-    if reason:
-        pytest.skip(reason)
-    with bigquery_home.cloud(tmp_path_factory.mktemp("cloud")) as cloud:
-        yield cloud
 
 
 @pytest.fixture(scope="module")

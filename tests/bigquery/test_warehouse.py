@@ -9,11 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from support.bigquery_home import Cloud
 from support.bigquery_jobs import catalog_of, executed, named_without
 from support.bigquery_live import computed as compute_pending
 from support.command import answer
 from support.googlesql import GoogleSql, analyze_all
 from support.homes import build_window, compute_tables, home, put, random_walk
+from support.object_store import BUCKET
 from support.partitions import Scan, scans
 from support.raw_zones import remove
 from support.streamed import streamed
@@ -24,7 +26,6 @@ from ingestion.raw_zone import RawZone
 from ingestion.settings import Settings
 from ingestion.simulator.server import build_app, running
 from ingestion.stream_zone import StreamZone
-from tests.bigquery.conftest import Cloud
 from warehouse import dbt
 from warehouse.bigquery.client import ANALYTICS, opened
 from warehouse.bigquery.live import LiveBigQuery
@@ -74,10 +75,10 @@ def is_outside(scan: Scan) -> bool:
 
 
 @pytest.fixture(scope="module")
-def place(running_cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Settings of the home that has been there all the time."""
     path = tmp_path_factory.mktemp("home")
-    return {"path": path, "raw_url": running_cloud.raw_url, "interval": "1h", "symbols": "BTCUSDT,ETHUSDT,SOLUSDT"}
+    return {"path": path, "raw_url": f"gs://{BUCKET}/raw", "interval": "1h", "symbols": "BTCUSDT,ETHUSDT,SOLUSDT"}
 
 
 @pytest.fixture

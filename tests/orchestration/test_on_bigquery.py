@@ -21,7 +21,7 @@ from ingestion.klines import Month
 from ingestion.settings import Settings
 from orchestration import serving
 from orchestration.definitions import build_defs
-from orchestration.google import bucket_of, resources
+from orchestration.google import resources
 from orchestration.history import raw_klines_asset
 from orchestration.live import LIVE_KLINES
 from orchestration.partitions import PartitionSpace
@@ -74,10 +74,12 @@ def test_that_bars_arrive_is_checked_where_readers_read_them(defs: dg.Definition
 def test_only_bigquery_has_the_sensor_of_raw_objects_and_googles_resources(
     defs: dg.Definitions, tmp_path: Path
 ) -> None:
+    local = build_defs(home(tmp_path))
+    assert "raw_objects" not in {sensor.name for sensor in local.sensors or ()}
+    assert (local.resources or {}).keys() == {"lander"}
     assert "raw_objects" in {sensor.name for sensor in defs.sensors or ()}
     assert isinstance((defs.resources or {})["bigquery"], BigQueryResource)
     assert isinstance((defs.resources or {})["gcs"], GCSResource)
-    assert resources(home(tmp_path)) == {}
 
 
 def test_clients_of_the_warehouse_bound_what_a_query_reads(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,8 +100,8 @@ def test_clients_of_the_warehouse_bound_what_a_query_reads(settings: Settings, m
         ("", None),
     ],
 )
-def test_only_google_cloud_storage_has_a_bucket(url: str, place: tuple[str, str] | None) -> None:
-    assert bucket_of(url) == place
+def test_only_google_cloud_storage_has_a_bucket(tmp_path: Path, url: str, place: tuple[str, str] | None) -> None:
+    assert home(tmp_path, raw_url=url).raw_bucket == place
 
 
 @pytest.mark.parametrize(("symbols", "most", "runs"), [(3, 120, 3), (120, 24, 550)])

