@@ -40,6 +40,15 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_flags_of_dbt() -> Iterator[None]:
+    """For each flag of an adapter dbt looks through the stack, with its sources, for who wants it, to warn of it.
+    Under as many frames and modules as a test has, that takes a quarter of a run, and seconds on BigQuery."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dbt_common.behavior_flags.BehaviorFlagRendered._default_source", staticmethod(lambda: "a test"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Recorded market data of the real exchange, which is not part of the project."""

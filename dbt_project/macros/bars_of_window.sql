@@ -83,14 +83,7 @@ all_bars as (
         symbol,
         {{ interval_column() }},
         open_time,
-        close_time,
-        {%- for column in ['open', 'high', 'low', 'close', 'volume', 'quote_volume'] %}
-            cast({{ column }} as {{ double_type() }}) as {{ column }},
-        {%- endfor %}
-        cast(trades as bigint) as trades,
-        {%- for column in ['taker_buy_base_volume', 'taker_buy_quote_volume'] %}
-            cast({{ column }} as {{ double_type() }}) as {{ column }},
-        {%- endfor %}
+        {{- measures_of_marts('all_bars') }},
         source,
         ingested_at
     from all_bars

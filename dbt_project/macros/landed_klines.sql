@@ -24,13 +24,6 @@ from (
 qualify row_number() over ({{ by_trust() }}) = 1
 {%- endmacro %}
 
-{% macro kline_columns() -%}
-    {{- return([
-        'symbol', interval_column(), 'open_time', 'close_time', 'open', 'high', 'low', 'close', 'volume',
-        'quote_volume', 'trades', 'taker_buy_base_volume', 'taker_buy_quote_volume', 'source', 'ingested_at'
-    ]) -}}
-{%- endmacro %}
-
 {# Rows of one bar, the one that counts first. #}
 {% macro by_trust(prefix='') -%}
     partition by {{ prefix }}symbol, {{ prefix }}{{ interval_column() }}, {{ prefix }}open_time

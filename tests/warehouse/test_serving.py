@@ -1,12 +1,7 @@
 """Publishing: only what changed, never half, and readers see one version while it goes on."""
 
-import json
 import os
-import random
-import signal
 import subprocess
-import sys
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,7 +19,6 @@ from warehouse.serving import publish, reading, run_query, served_files
 START = datetime(2024, 1, 1, tzinfo=UTC)
 SERIES = Series("BTCUSDT", "1h")
 _DUCKDB1 = os.environ.get("KLINEHOUSE_TEST_DUCKDB1")  # read before fixtures clear the environment
-PROGRAMS = Path(__file__).parent / "programs"
 
 
 @pytest.fixture(scope="module")
@@ -190,50 +184,6 @@ def test_drivers_of_duckdb_1_open_it(built: Settings) -> None:
         text=True,
     )
     assert int(answer.stdout) == bars(built).num_rows
-
-
-def start(program: str, *arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, str(PROGRAMS / program), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-
-def test_readers_run_through_rebuilds_without_a_failed_or_mixed_read(built: Settings, tmp_path: Path) -> None:
-    """Two reader processes ask without pause while versions are built and published; each asks of one version that its
-    daily bars hold the volume of its hourly ones, and that the dimension counts the bars that are there."""
-    publish(built)
-    stop = tmp_path / "stop"
-    readers = [start("reader.py", built.home, stop) for _ in range(2)]
-    versions = set()
-    for seed in range(2):
-        change_month(built, seed=seed)
-        versions.add(publish(built).version)
-    stop.touch()
-    reports = [json.loads(reader.communicate(timeout=60)[0]) for reader in readers]
-    assert len(versions) == 2
-    for report in reports:
-        assert report["failed"] == []
-        assert report["mixed"] == 0
-        assert report["reads"] > 50
-        assert len(report["versions"]) > 1
-
-
-def test_a_killed_publisher_leaves_a_whole_version_and_the_next_one_finishes(built: Settings) -> None:
-    publish(built)
-    choose = random.Random(5)
-    killed_at_work = 0
-    for seed in range(12):
-        writer = start("publisher.py", built.home, seed)
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "publishing\n"
-        time.sleep(choose.uniform(0, 0.25))
-        killed_at_work += writer.poll() is None
-        writer.send_signal(signal.SIGKILL)
-        writer.wait()
-        assert run_query(built, "select count(*) from market_data_unified").rows[0][0] > 0
-    assert killed_at_work >= 6
-    publish(built)
-    expected = [(pytest.approx(sum(bars(built)["close"].to_pylist())),)]
-    assert run_query(built, "select sum(close) from market_data_unified").rows == expected
 
 
 def test_changed_months_are_found_by_series() -> None:

@@ -70,7 +70,8 @@ class BigQuery:
         limit: int | None = None,
     ) -> list[tuple[Any, ...]]:
         """Run a statement or script and wait for it; its rows. `purpose` becomes a label of the job."""
-        return [tuple(row.values()) for row in self.start(sql, parameters, purpose=purpose, limit=limit)]
+        with explained(purpose):  # also what fails while pages are fetched
+            return [tuple(row.values()) for row in self.start(sql, parameters, purpose=purpose, limit=limit)]
 
     def start(
         self, sql: str, parameters: Sequence[Any] = (), *, purpose: str, limit: int | None = None

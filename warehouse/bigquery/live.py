@@ -17,6 +17,7 @@ from google.cloud.bigquery import ScalarQueryParameter
 
 from ingestion.errors import WarehouseBusy
 from ingestion.grid import Window
+from ingestion.klines import INTERVAL_MICROS
 from ingestion.microbatch import Stretch, around
 from ingestion.settings import Settings
 from ingestion.stream_zone import StreamZone
@@ -153,7 +154,7 @@ class LiveBigQuery:
         )
         if not found:
             return None
-        length = raw_source.length_of(self._settings.interval)
+        length = timedelta(microseconds=INTERVAL_MICROS[self._settings.interval] or 0)
         window = Window(min(first for _, first, _ in found), max(last for *_, last in found) + length)
         return Stretch(window, tuple(sorted(symbol for symbol, *_ in found)))
 

@@ -7,7 +7,6 @@ however much has landed. See `tables` for what there is, and `load` for how rows
 import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import timedelta
 
 import pyarrow as pa
 from google.cloud.bigquery import ArrayQueryParameter, ScalarQueryParameter
@@ -16,7 +15,7 @@ from ingestion.errors import ConfigurationError
 from ingestion.grid import Window, micros
 from ingestion.klines import INTERVAL_MICROS, KLINE_SCHEMA, Month
 from ingestion.raw_zone import HistoryFile, RawZone
-from ingestion.stream_zone import StreamZone
+from ingestion.stream_zone import StreamFile, StreamZone
 from warehouse.bigquery.client import RAW, BigQuery
 from warehouse.bigquery.load import (
     CHANGED_MEANWHILE,
@@ -82,11 +81,6 @@ def scope(interval: str, symbols: Iterable[str]) -> list[ArrayQueryParameter | S
         ScalarQueryParameter("interval", "STRING", interval),
         ArrayQueryParameter("symbols", "STRING", sorted(symbols)),
     ]
-
-
-def length_of(interval: str) -> timedelta:
-    """How long a bar of the base interval is."""
-    return timedelta(microseconds=INTERVAL_MICROS[interval] or 0)
 
 
 def _within(window: Window, column: str = "open_time") -> str:
@@ -271,8 +265,11 @@ def refuse_other_base(warehouse: BigQuery, interval: str) -> None:
 def _load_stream(warehouse: BigQuery, streamed: StreamZone, window: Window) -> None:
     """Add bars of the raw zone that were never appended: of a warehouse made anew, or of a process that was killed."""
     files = streamed.files(window)
-    if not files:
-        return
+    for first in range(0, len(files), FILES_PER_LOAD):
+        _add_streamed(warehouse, files[first : first + FILES_PER_LOAD])
+
+
+def _add_streamed(warehouse: BigQuery, files: Sequence[StreamFile]) -> None:
     staged = load_files(warehouse, [(file.path, file.name) for file in files], KLINE_SCHEMA)
     days = Window(files[0].window.start, files[-1].window.end)
     same = " and ".join(f"known.`{name}` = landed.`{name}`" for name in ("symbol", "interval", "open_time", "source"))

@@ -9,7 +9,7 @@ from google.cloud.bigquery import ScalarQueryParameter
 
 from ingestion.errors import UsageError
 from ingestion.settings import Settings
-from warehouse.bigquery.client import ANALYTICS, WarehouseUnavailable, opened
+from warehouse.bigquery.client import ANALYTICS, WarehouseUnavailable, explained, opened
 from warehouse.query_result import QueryResult
 
 _GIB = 1 << 30
@@ -38,7 +38,8 @@ def run_query(
                     f"The query would read {would_read / _GIB:.2f} GiB, and {most / _GIB:g} GiB are allowed.",
                     "Name the time by open_time and the symbol, or allow more with --max-gb.",
                 )
-            return _rows(warehouse.start(sql, given, purpose="query", limit=most), limit)
+            with explained("the query"):
+                return _rows(warehouse.start(sql, given, purpose="query", limit=most), limit)
         except WarehouseUnavailable as error:
             raise UsageError(error.message, "docs/data-dictionary.md lists the tables and their columns.") from error
 

@@ -12,13 +12,8 @@
 #}
 {%- set base = var('base_interval') -%}
 {%- set start = live_start() -%}
-{%- set measures = [
-    'close_time', 'open', 'high', 'low', 'close', 'volume', 'quote_volume', 'trades', 'taker_buy_base_volume',
-    'taker_buy_quote_volume'
-] -%}
-{%- set indicator_names = [
-    'sma_20', 'ema_50', 'rsi_14', 'macd', 'macd_signal', 'bb_upper', 'bb_middle', 'bb_lower'
-] -%}
+{%- set measures = bar_measures() -%}
+{%- set bar_indicators = indicator_columns() -%}
 
 with known as (
     select
@@ -62,13 +57,7 @@ bars as (
         landed.symbol,
         landed.{{ interval_column() }},
         landed.open_time,
-        {%- for measure in measures %}
-            {%- if measure in ('close_time', 'trades') %}
-                landed.{{ measure }},
-            {%- else %}
-                cast(landed.{{ measure }} as {{ double_type() }}) as {{ measure }},
-            {%- endif %}
-        {%- endfor %}
+        {{- measures_of_marts('landed') }},
         landed.source,
         landed.ingested_at
     from landed
@@ -83,7 +72,7 @@ select
     {{ interval_column() }},
     open_time,
     {{ measures | join(',\n    ') }},
-    {{ indicator_names | join(',\n    ') }},
+    {{ bar_indicators | join(',\n    ') }},
     hour,
     day_of_week,
     month,
@@ -98,7 +87,7 @@ select
     indicators.{{ interval_column() }},
     indicators.open_time,
     indicators.{{ measures | join(',\n    indicators.') }},
-    indicators.{{ indicator_names | join(',\n    indicators.') }},
+    indicators.{{ bar_indicators | join(',\n    indicators.') }},
     {{ part('hour', 'indicators.open_time') }} as hour,
     {{ part('isodow', 'indicators.open_time') }} as day_of_week,
     {{ part('month', 'indicators.open_time') }} as month,

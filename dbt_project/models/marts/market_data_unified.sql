@@ -9,15 +9,8 @@
     ))
 }}
 
-{%- set measures = [
-    'close_time', 'open', 'high', 'low', 'close', 'volume', 'quote_volume', 'trades', 'taker_buy_base_volume',
-    'taker_buy_quote_volume'
-] -%}
 {%- set levels = [var('base_interval')] + rollup_intervals() -%}
-{%- set columns = ['symbol', interval_column(), 'open_time'] + measures + ['source', 'ingested_at'] -%}
-{%- set indicator_names = [
-    'sma_20', 'ema_50', 'rsi_14', 'macd', 'macd_signal', 'bb_upper', 'bb_middle', 'bb_lower'
-] -%}
+{%- set columns = kline_columns() -%}
 
 {%- set starts = increment_starts() if is_incremental() else dict.fromkeys(levels) -%}
 
@@ -98,8 +91,8 @@ select
     symbol,
     {{ interval_column() }},
     open_time,
-    {{ measures | join(',\n    ') }},
-    {{ indicator_names | join(',\n    ') }},
+    {{ bar_measures() | join(',\n    ') }},
+    {{ indicator_columns() | join(',\n    ') }},
     {{ part('hour', 'open_time') }} as hour,
     {{ part('isodow', 'open_time') }} as day_of_week,
     {{ part('month', 'open_time') }} as month,
