@@ -16,10 +16,21 @@ _ON_BIGQUERY = Path(__file__).with_name("dagster.bigquery.yaml")
 
 
 def prepare_home(settings: Settings) -> Path:
-    """Make the instance's folder with its `dagster.yaml`; one that a user has changed is kept."""
+    """Make the instance's folder with its `dagster.yaml`, anew when the settings ask for another one; what a user has
+    changed is kept."""
     home = settings.dagster_home
-    write_durably(home / "dagster.yaml", instance_config(settings).encode(), keep_existing=True)
+    config, as_made = home / "dagster.yaml", home / ".dagster.yaml.as_made"
+    wanted = instance_config(settings).encode()
+    found, made = _content(config), _content(as_made)
+    if found in (None, wanted, made):
+        for path, content in ((config, found), (as_made, made)):
+            if content != wanted:
+                write_durably(path, wanted)
     return home
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
 
 
 def instance_config(settings: Settings) -> str:

@@ -70,6 +70,21 @@ def test_an_instance_that_a_user_has_changed_is_kept(tmp_path: Path) -> None:
     assert "compute_logs" not in config.read_text()
 
 
+def test_an_instance_follows_the_target_of_its_home(tmp_path: Path) -> None:
+    for settings, has_bucket in ((home(tmp_path), False), (on_bigquery(tmp_path), True), (home(tmp_path), False)):
+        config = yaml.safe_load((prepare_home(settings) / "dagster.yaml").read_text())
+        assert ("compute_logs" in config) == has_bucket
+
+
+def test_an_instance_that_was_begun_and_left_by_a_kill_is_not_taken_for_the_users(tmp_path: Path) -> None:
+    prepare_home(home(tmp_path))
+    config = home(tmp_path).dagster_home / "dagster.yaml"
+    config.write_text(instance_config(on_bigquery(tmp_path)))  # and not yet noted
+    prepare_home(on_bigquery(tmp_path))
+    prepare_home(home(tmp_path))
+    assert config.read_text() == instance_config(home(tmp_path))
+
+
 @pytest.mark.bigquery
 def test_what_a_run_prints_can_be_read_from_the_bucket(
     tmp_path: Path, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
