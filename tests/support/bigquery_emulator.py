@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from support.servers import free_ports, serving
+from tests.support.servers import free_ports, serving
 
 PROJECT = "klinehouse-test"
 
