@@ -16,7 +16,7 @@ PLACES := KLINEHOUSE_TEST_DUCKDB1=$(CURDIR)/$(DUCKDB1) KLINEHOUSE_TEST_BIGQUERY=
 	KLINEHOUSE_TEST_ZETASQL=$(CURDIR)/.venv-bigquery/zetasql
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-bigquery check check-code check-types check-sql check-assets bench bench-live faults torture lock clean
+.PHONY: help setup demo up test test-bigquery check check-code check-types check-sql check-assets bench bench-live bench-bigquery faults torture lock clean
 
 help: ## Show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -58,10 +58,13 @@ check-assets: $(STAMP)
 	PATH="$(CURDIR)/$(RUN):$$PATH" KLINEHOUSE_HOME=.cache/check $(RUN)/dg check defs
 
 bench: $(STAMP) ## Measure, and write docs/benchmarks.md and the figures of docs/indicators
-	$(RUN)/python benchmarks/report.py
+	$(RUN)/python benchmarks/report.py history
 
 bench-live: $(STAMP) ## The same of the live path: docs/benchmarks-live.md (half an hour)
 	$(RUN)/python benchmarks/report.py live
+
+bench-bigquery: $(STAMP) $(STAND_INS) ## The same on BigQuery's emulator: docs/benchmarks-bigquery.md (ten minutes)
+	$(RUN)/python benchmarks/report.py bigquery
 
 faults: $(STAMP) ## The fault tests with a kill before every call of every form, of which `make test` leaves out some
 	KLINEHOUSE_TEST_ALL_POINTS=1 $(RUN)/pytest -n auto --dist loadfile tests/faults

@@ -69,7 +69,7 @@ def _figures(environment: dict[str, str], emulator: int) -> dict[str, object]:
     parity = measured(klinehouse("parity", "--json", *quarter), environment)
     marts = json.loads(parity.stdout)["marts"]
     return {
-        "rows_landed": json.loads(land.stdout)["rows"],
+        "rows_landed": sum(one["rows"] for one in json.loads(land.stdout)["series"]),
         **_cost("land", land),
         **_cost("build", build),
         **_cost("increment", increment),

@@ -1,10 +1,10 @@
 """Runs the benchmarks and writes docs/benchmarks.md and the figures of docs/indicators; with `live` those of the live
-path, in docs/benchmarks-live.md."""
+path, in docs/benchmarks-live.md, with `bigquery` those on BigQuery's emulator, in docs/benchmarks-bigquery.md."""
 
 import sys
 from datetime import UTC, datetime
 
-from benchmarks import build, bus, chaos, collector, history, indicators, live, queries
+from benchmarks import bigquery, build, bus, chaos, collector, history, indicators, live, queries
 from benchmarks.measuring import ROOT, machine
 
 HEADER = """# Benchmarks{title}
@@ -12,7 +12,12 @@ HEADER = """# Benchmarks{title}
 Written by `{command}`; do not edit. Measured on {machine}, {day}. Data: the simulated exchange, seed 1{data}. Other
 machines have other times; ratios hold better.
 """
+HISTORY = ", three symbols at 5m, 2020 to 2025"
 BAR = "#"
+
+
+def header(title: str, command: str, data: str) -> str:
+    return HEADER.format(title=title, command=command, machine=machine(), day=datetime.now(UTC).date(), data=data)
 
 
 def table(title: str, explanation: str, figures: dict[str, object]) -> str:
@@ -33,8 +38,7 @@ def write(name: str, text: str) -> None:
 
 
 def of_history() -> None:
-    data = ", three symbols at 5m, 2020 to 2025"
-    text = HEADER.format(title="", command="make bench", machine=machine(), day=datetime.now(UTC).date(), data=data)
+    text = header("", "make bench", HISTORY)
     text += table("`benchmarks/history.py`", history.__doc__ or "", history.history())
     text += table("`benchmarks/build.py`", build.__doc__ or "", build.build())
     text += table("`benchmarks/queries.py`", queries.__doc__ or "", queries.queries())
@@ -43,10 +47,7 @@ def of_history() -> None:
 
 
 def of_live() -> None:
-    command = "make bench-live"
-    text = HEADER.format(
-        title=": live", command=command, machine=machine(), day=datetime.now(UTC).date(), data=", 5m bars"
-    )
+    text = header(": live", "make bench-live", ", 5m bars")
     figures, lags = live.live(closes=1000, series=3, speed=180.0)
     text += table("`benchmarks/live.py`, three series", live.__doc__ or "", figures) + histogram(lags)
     hundred = live.many(closes=2000, series=100, speed=60.0)
@@ -57,5 +58,13 @@ def of_live() -> None:
     write("benchmarks-live.md", text)
 
 
+def of_bigquery() -> None:
+    text = header(": BigQuery's emulator", "make bench-bigquery", HISTORY)
+    text += table("`benchmarks/bigquery.py`", bigquery.__doc__ or "", bigquery.bigquery())
+    write("benchmarks-bigquery.md", text)
+
+
+REPORTS = {"history": of_history, "live": of_live, "bigquery": of_bigquery}
+
 if __name__ == "__main__":
-    of_live() if "live" in sys.argv[1:] else of_history()
+    REPORTS[sys.argv[1]]()
