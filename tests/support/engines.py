@@ -92,7 +92,7 @@ def _literal(value: Any, kind: str) -> str:
         return f"{kind.lower()} '{value}'"
     if kind == "STRING":
         return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-    return f"cast('{value!r}' as float64)" if kind == "FLOAT64" else repr(value)
+    return f"cast('{float(value)!r}' as float64)" if kind == "FLOAT64" else repr(value)
 
 
 def _early(value: datetime) -> str:
