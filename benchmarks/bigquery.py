@@ -1,5 +1,5 @@
-"""BigQuery's target on its emulator, from a bucket: three symbols x 5m x 2020-2025, 1.83 M rows (SOLUSDT begins in August
-2020).
+"""BigQuery's target on its emulator, from a bucket: three symbols x 5m x 2020-2025, 1.83 M rows (SOLUSDT begins in
+August 2020).
 
     land_s           archive to bucket (fake-gcs-server), rows_landed
     build_s          load jobs, then all models and their tests, from nothing
