@@ -6,7 +6,7 @@ RUN := .venv/bin
 STAMP := .venv/.installed
 DUCKDB1 := .venv-duckdb1/bin/python
 STAND_INS := .venv-bigquery/.installed
-WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 # Each start of a process would compile what it imports, where the environment forbids to write bytecode.
 export PYTHONDONTWRITEBYTECODE :=
@@ -33,7 +33,7 @@ else
 	KLINEHOUSE_HOME=$(or $(HOUSE),.klinehouse-demo) $(RUN)/klinehouse up --simulate
 endif
 
-# Two workers more than there are cores: a good part of the time tests wait for processes. Files go to the workers in
+# One worker more than there are cores: a good part of the time tests wait for processes. Files go to the workers in
 # order: by default those with few tests, which are long ones, would come last.
 test: $(STAMP) $(DUCKDB1) $(STAND_INS) ## Run all tests
 	$(PLACES) $(RUN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 12 $(TESTS)
