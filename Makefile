@@ -35,7 +35,7 @@ endif
 
 # One worker more than there are cores: a good part of the time tests wait for processes. Files go to the workers in
 # order: by default those with few tests, which are long ones, would come last.
-test: $(STAMP) $(DUCKDB1) $(STAND_INS) ## Run all tests
+test: $(STAMP) $(DUCKDB1) $(STAND_INS) ## Run the tests, but for those that take minutes on emulators of Google Cloud
 	$(PLACES) $(RUN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 12 $(TESTS)
 
 test-bigquery: $(STAMP) $(STAND_INS) ## The tests of BigQuery and Cloud Storage against stand-ins, those that take minutes too
@@ -63,7 +63,7 @@ bench: $(STAMP) ## Measure, and write docs/benchmarks.md and the figures of docs
 bench-live: $(STAMP) ## The same of the live path: docs/benchmarks-live.md (half an hour)
 	$(RUN)/python benchmarks/report.py live
 
-bench-bigquery: $(STAMP) $(STAND_INS) ## The same on BigQuery's emulator: docs/benchmarks-bigquery.md (ten minutes)
+bench-bigquery: $(STAMP) $(STAND_INS) ## The same on BigQuery's emulator: docs/benchmarks-bigquery.md (some minutes, 20 GB of memory)
 	$(RUN)/python benchmarks/report.py bigquery
 
 faults: $(STAMP) ## The fault tests with a kill before every call of every form, of which `make test` leaves out some

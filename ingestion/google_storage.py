@@ -19,7 +19,7 @@ from ingestion.errors import ConfigurationError, StorageUnavailable
 # JSON interface is served.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
-from gcsfs.retry import HttpError  # type: ignore[import-untyped]
+from gcsfs.retry import HttpError
 
 EMULATOR = "STORAGE_EMULATOR_HOST"
 CREATE, GET, LIST, DELETE = (f"storage.objects.{verb}" for verb in ("create", "get", "list", "delete"))

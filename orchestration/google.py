@@ -28,13 +28,13 @@ class WarehouseResource(BigQueryResource):
         client = bigquery.Client(
             self.project,
             location=self.location,
-            credentials=AnonymousCredentials() if os.environ.get(EMULATOR) else None,  # type: ignore[no-untyped-call]
+            credentials=AnonymousCredentials() if os.environ.get(EMULATOR) else None,
             default_query_job_config=config,
         )
         try:
             yield client
         finally:
-            client.close()  # type: ignore[no-untyped-call]
+            client.close()
 
     def get_object_to_set_on_execution_context(self) -> "WarehouseResource":
         # The one that it inherits gives a generator, with which nobody can do anything.

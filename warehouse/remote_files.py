@@ -23,7 +23,7 @@ from ingestion.settings import Settings
 _KEPT_SECONDS, _KEPT_BYTES = 30.0, 1 << 28
 
 
-class _Files(AbstractFileSystem):  # type: ignore[misc]
+class _Files(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
     """What DuckDB asks of a file system, of paths that are known to be there."""
 
     cachable = False

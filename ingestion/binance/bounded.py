@@ -26,7 +26,7 @@ class BoundedWebSocket(websocket.WebSocket):
         self.cont_frame = _Fragments(most)
 
     def open(self, url: str) -> None:
-        self.connect(url, timeout=self._seconds, redirect_limit=0, suppress_origin=True)  # type: ignore[no-untyped-call]
+        self.connect(url, timeout=self._seconds, redirect_limit=0, suppress_origin=True)  # type: ignore[no-untyped-call]  # the library's
         self._is_opening = False
         self.sock = self.sock.plain
 

@@ -222,7 +222,7 @@ class StreamSocket:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._socket.close(timeout=0)
-        self._socket.shutdown()  # type: ignore[no-untyped-call]
+        self._socket.shutdown()  # type: ignore[no-untyped-call]  # the library's
 
     @property
     def simulation(self) -> str | None:

@@ -23,7 +23,7 @@ def measured(project: str, subscription: str) -> Backlog:
     resource = f"the metrics of projects/{project}/subscriptions/{subscription}"
     try:
         credentials, _ = google.auth.default(scopes=[_SCOPE])
-        with AuthorizedSession(credentials) as session:  # type: ignore[no-untyped-call]
+        with AuthorizedSession(credentials) as session:
             messages, age = (
                 _newest(session, project, subscription, metric)
                 for metric in ("num_undelivered_messages", "oldest_unacked_message_age")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import grpc  # type: ignore[import-untyped]
+import grpc
 from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound, Unauthenticated
 from google.api_core.retry import Retry, if_transient_error
 from google.auth.exceptions import GoogleAuthError
@@ -47,7 +47,7 @@ class Clients:
 
     def close(self) -> None:
         for client in (self.publisher, self.subscriber):
-            client.transport.close()  # type: ignore[no-untyped-call]
+            client.transport.close()  # type: ignore[no-untyped-call]  # the library's
 
 
 @contextmanager

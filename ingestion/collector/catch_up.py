@@ -159,4 +159,5 @@ class Wants:
             return
         failures = self._retries.get(series, (0.0, 0))[1]
         wait = min(_FIRST_WAIT * 2**failures, _LONGEST_WAIT)
-        self._retries[series] = (self._clock() + random.uniform(wait / 2, wait), min(failures + 1, 16))  # noqa: S311
+        jittered = random.uniform(wait / 2, wait)  # noqa: S311 - jitter
+        self._retries[series] = (self._clock() + jittered, min(failures + 1, 16))

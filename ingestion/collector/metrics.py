@@ -12,7 +12,7 @@ class Metrics:
     """Counters and histograms; gauges are read from what they measure when they are asked for."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]
+        disable_created_metrics()
         self.registry = CollectorRegistry()
         self.frames = self._counter("messages_received", "Messages of the exchange, pings left out.")
         self.bars = self._counter("candles_processed", "Closed bars taken, by where they came from.", "source")

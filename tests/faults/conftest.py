@@ -22,6 +22,6 @@ def forks() -> Iterator[Forks]:
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     """In memory where there is such a place: a kill leaves what the kernel has, so nothing needs to reach a disk."""
-    memory = Path("/dev/shm")  # noqa: S108
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
     with tempfile.TemporaryDirectory(prefix="klinehouse-", dir=memory if memory.is_dir() else None) as made:
         yield Path(made)

@@ -64,6 +64,6 @@ def test_nothing_is_left_of_what_is_covered_by_itself(all_of: list[Window]) -> N
     assert without(all_of, all_of) == []
 
 
-@given(st.datetimes(datetime(1970, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC)))  # noqa: DTZ001
+@given(st.datetimes(datetime(1970, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC)))  # noqa: DTZ001 - hypothesis adds the zone
 def test_microseconds_lose_nothing(at: datetime) -> None:
     assert instant(micros(at)) == at

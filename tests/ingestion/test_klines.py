@@ -16,7 +16,7 @@ EXCHANGE_INTERVALS = ["1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6
 days = st.dates(date(2017, 1, 1), date(2100, 1, 1))
 upper = st.text(string.ascii_uppercase + string.digits + "_&-", max_size=24)
 months = days.map(Month.containing)
-instants = st.datetimes(datetime(2017, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+instants = st.datetimes(datetime(2017, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - hypothesis adds the zone
 
 
 # --- the schema ------------------------------------------------------------------------------------------------

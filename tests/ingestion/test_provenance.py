@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ingestion.grid import Window
 from ingestion.provenance import Provenance, SourceFile
 
-instants = st.datetimes(datetime(2017, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+instants = st.datetimes(datetime(2017, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - hypothesis adds the zone
 counts = st.integers(0, 2**62)
 files = st.builds(
     SourceFile,

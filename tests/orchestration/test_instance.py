@@ -93,7 +93,7 @@ def test_what_a_run_prints_can_be_read_from_the_bucket(
 
     @dg.op
     def speak() -> None:
-        print("a word")  # noqa: T201
+        print("a word")  # noqa: T201 - what a run prints
 
     @dg.job
     def job() -> None:

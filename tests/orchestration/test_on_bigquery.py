@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -80,6 +82,14 @@ def test_only_bigquery_has_the_sensor_of_raw_objects_and_googles_resources(
     assert "raw_objects" in {sensor.name for sensor in defs.sensors or ()}
     assert isinstance((defs.resources or {})["bigquery"], BigQueryResource)
     assert isinstance((defs.resources or {})["gcs"], GCSResource)
+
+
+def test_on_duckdb_no_process_of_dagster_loads_googles_libraries() -> None:
+    """Each would take most of a second longer to begin."""
+    program = "import sys, orchestration.definitions; print([name for name in ('dagster_gcp', 'google.cloud.bigquery', "
+    program += "'google.cloud.storage', 'google.cloud.pubsub_v1') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_clients_of_the_warehouse_bound_what_a_query_reads(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

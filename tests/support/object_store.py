@@ -33,8 +33,8 @@ class ObjectStore:
     def make_bucket(self, name: str) -> None:
         body = json.dumps({"name": name}).encode()
         head = {"content-type": "application/json"}
-        request = urllib.request.Request(f"{self.address}/storage/v1/b?project=test", body, head)  # noqa: S310
-        with urllib.request.urlopen(request, timeout=10):  # noqa: S310
+        request = urllib.request.Request(f"{self.address}/storage/v1/b?project=test", body, head)
+        with urllib.request.urlopen(request, timeout=10):
             pass
 
 

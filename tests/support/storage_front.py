@@ -65,7 +65,7 @@ def _handler(front: Front) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_DELETE = _serve  # noqa: N815
+        do_GET = do_POST = do_DELETE = _serve  # noqa: N815 - http.server's names
 
         def log_message(self, format: str, *args: object) -> None:
             pass

@@ -85,8 +85,8 @@ class Served:
         return client
 
     def get(self, path: str, method: str = "GET") -> Any:
-        request = urllib.request.Request(self.address + path, method=method)  # noqa: S310 - our own loopback server
-        with urllib.request.urlopen(request, timeout=PATIENCE) as response:  # noqa: S310
+        request = urllib.request.Request(self.address + path, method=method)
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
             return json.loads(response.read())
 
     def fired(self) -> dict[str, int]:

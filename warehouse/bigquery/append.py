@@ -9,7 +9,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-import grpc  # type: ignore[import-untyped]
+import grpc
 import pyarrow as pa
 from google.api_core.exceptions import (
     GoogleAPICallError,
@@ -48,10 +48,10 @@ class Appender:
         host = os.environ.get(STORAGE_EMULATOR)
         with explained(f"table {RAW}.klines_stream"):
             if host is None:
-                self._client = BigQueryWriteClient()  # type: ignore[no-untyped-call]
+                self._client = BigQueryWriteClient()
             else:
                 transport = BigQueryWriteGrpcTransport(channel=grpc.insecure_channel(host))
-                self._client = BigQueryWriteClient(transport=transport)  # type: ignore[no-untyped-call]
+                self._client = BigQueryWriteClient(transport=transport)
 
     def append(self, rows: pa.Table) -> None:
         """Append rows in KLINE_SCHEMA; returns when they can be read. Raises WarehouseUnavailable."""
@@ -80,10 +80,10 @@ class Appender:
         answers = self._client.append_rows(iter([request]), retry=None, timeout=_TIMEOUT, metadata=place)
         for answer in answers:
             if answer.error.code:
-                raise from_grpc_status(answer.error.code, answer.error.message)  # type: ignore[no-untyped-call]
+                raise from_grpc_status(answer.error.code, answer.error.message)
 
     def close(self) -> None:
-        self._client.transport.close()  # type: ignore[no-untyped-call]
+        self._client.transport.close()
 
     def __enter__(self) -> Self:
         return self

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import grpc  # type: ignore[import-untyped]
+import grpc
 from google.api_core.exceptions import (
     BadRequest,
     Conflict,
@@ -58,7 +58,7 @@ class BigQuery:
         self._limit = settings.bigquery_build_gb * _GIB
         self._priority = settings.bigquery_priority.upper()
         with explained(f"project {self.project}"):
-            credentials = AnonymousCredentials() if os.environ.get(EMULATOR) else None  # type: ignore[no-untyped-call]
+            credentials = AnonymousCredentials() if os.environ.get(EMULATOR) else None
             self.client = bigquery.Client(self.project, credentials=credentials, location=self.location)
 
     def run(
@@ -113,7 +113,7 @@ class BigQuery:
         return config
 
     def close(self) -> None:
-        self.client.close()  # type: ignore[no-untyped-call]
+        self.client.close()
 
 
 def _storage_reader() -> BigQueryReadClient | None:
@@ -121,7 +121,7 @@ def _storage_reader() -> BigQueryReadClient | None:
     channel = emulated_storage()
     if channel is None:
         return None
-    return BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=channel))  # type: ignore[no-untyped-call]
+    return BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=channel))
 
 
 def emulated_storage() -> grpc.Channel | None:

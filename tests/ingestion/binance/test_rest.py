@@ -64,7 +64,7 @@ def answer(body: object, status: int = 200, **headers: str) -> Answer:
 
 
 def rest(host: FakeHost, budget: WeightBudget | None = None) -> Rest:
-    return Rest(BASE, host, budget or WeightBudget(10**9))  # type: ignore[arg-type]
+    return Rest(BASE, host, budget or WeightBudget(10**9))  # type: ignore[arg-type]  # a host that is played
 
 
 def klines(host: FakeHost, start: int, end: int) -> list[int]:

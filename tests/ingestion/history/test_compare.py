@@ -29,7 +29,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings
     with running(build_app(seed=1, faults=Faults(archive_differs=0.02))) as address:
         settings = home(tmp_path_factory.mktemp("differing"), archive_url=address, symbols="BTCUSDT", interval="1h")
         land_history(settings, [SERIES], MONTHS)
-        with urllib.request.urlopen(f"{address}/simulator/fired") as response:  # noqa: S310 - our own server
+        with urllib.request.urlopen(f"{address}/simulator/fired") as response:
             found = json.load(response)["differences"]
         yield settings, found
 

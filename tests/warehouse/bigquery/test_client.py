@@ -1,6 +1,6 @@
 """What BigQuery says, as errors of ours. The texts are Google's."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,7 @@ from google.auth.exceptions import DefaultCredentialsError
 from support.homes import home
 
 from ingestion.errors import ConfigurationError, KlinehouseError
-from warehouse.bigquery.client import BigQuery, WarehouseUnavailable, explained, labels
+from warehouse.bigquery.client import BigQuery, WarehouseUnavailable, explained, labels, opened
 
 _ASKED = "POST https://bigquery.googleapis.com/bigquery/v2/projects/a-project/jobs?prettyPrint=false: "
 
@@ -18,6 +18,18 @@ def said(error: Exception) -> KlinehouseError:
     with pytest.raises(KlinehouseError) as caught, explained("table crypto_raw.klines"):
         raise error
     return caught.value
+
+
+def test_what_fails_while_rows_are_fetched_is_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pages(*args: object, **options: object) -> Iterator[object]:
+        raise google.ServiceUnavailable("try again")
+        yield
+
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", "http://127.0.0.1:9")
+    with opened(home(tmp_path, bigquery_project="a-project")) as warehouse:
+        monkeypatch.setattr(warehouse, "start", pages)
+        with pytest.raises(WarehouseUnavailable, match="try again"):
+            warehouse.run("select 1", purpose="test")
 
 
 DENIED: Mapping[str, tuple[Exception, str, str]] = {

@@ -30,7 +30,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[bigquery.Client
         pytest.skip("KLINEHOUSE_TEST_BIGQUERY does not name a Python of the environment of the stand-ins")
     with bigquery_emulator.running(_PYTHON, tmp_path_factory.mktemp("bigquery")) as emulator:
         options = {"api_endpoint": emulator.url}
-        credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]
+        credentials = AnonymousCredentials()
         found = bigquery.Client(PROJECT, credentials=credentials, client_options=options)
         for name in ("crypto_raw", "crypto_analytics"):
             found.create_dataset(name)

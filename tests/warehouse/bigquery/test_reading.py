@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from google.api_core.exceptions import ServiceUnavailable
 from support.homes import home
 
 from ingestion.errors import UsageError
@@ -24,6 +25,7 @@ class Warehouse:
 
     would_read: int = 0
     error: WarehouseUnavailable | None = None
+    error_of_a_page: Exception | None = None
     started: list[tuple[Any, ...]] = field(default_factory=list)
 
     def bytes_of(self, sql: str, parameters: Sequence[Any] = ()) -> int:
@@ -33,14 +35,18 @@ class Warehouse:
 
     def start(self, sql: str, parameters: Sequence[Any], *, purpose: str, limit: int) -> "Rows":
         self.started.append((sql, [(one.type_, one.value) for one in parameters], limit))
-        return Rows()
+        return Rows(self.error_of_a_page)
 
 
+@dataclass
 class Rows:
+    error: Exception | None
     schema = (SimpleNamespace(name="symbol"), SimpleNamespace(name="bars"))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter([{"symbol": symbol, "bars": 1} for symbol in "ABC"])
+        yield from ({"symbol": symbol, "bars": 1} for symbol in "ABC")
+        if self.error:
+            raise self.error
 
 
 @pytest.fixture
@@ -81,6 +87,12 @@ def test_rows_come_with_their_columns_and_no_more_than_asked_for(warehouse: Ware
 def test_parameters_keep_their_types(warehouse: Warehouse, settings: Settings) -> None:
     reading.run_query(settings, "select ?, ?, ?", parameters=["BTCUSDT", 3, 1.5])
     assert warehouse.started[0][1] == [("STRING", "BTCUSDT"), ("INT64", 3), ("FLOAT64", 1.5)]
+
+
+def test_what_fails_while_rows_are_fetched_is_told_too(warehouse: Warehouse, settings: Settings) -> None:
+    warehouse.error_of_a_page = ServiceUnavailable("try again")
+    with pytest.raises(UsageError, match="try again"):
+        reading.run_query(settings, "select 1")
 
 
 def test_what_bigquery_refuses_is_the_users_to_mend(warehouse: Warehouse, settings: Settings) -> None:
