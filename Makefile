@@ -60,7 +60,7 @@ check-assets: $(STAMP)
 bench: $(STAMP) ## Measure, and write docs/benchmarks.md and the figures of docs/indicators
 	$(RUN)/python benchmarks/report.py history
 
-bench-live: $(STAMP) ## The same of the live path: docs/benchmarks-live.md (half an hour)
+bench-live: $(STAMP) ## The same of the live path: docs/benchmarks-live.md (three quarters of an hour)
 	$(RUN)/python benchmarks/report.py live
 
 bench-bigquery: $(STAMP) $(STAND_INS) ## The same on BigQuery's emulator: docs/benchmarks-bigquery.md (some minutes, 20 GB of memory)

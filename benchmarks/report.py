@@ -48,9 +48,9 @@ def of_history() -> None:
 
 def of_live() -> None:
     text = header(": live", "make bench-live", ", 5m bars")
-    figures, lags = live.live(closes=1000, series=3, speed=180.0)
+    figures, lags = live.live(closes=1000, series=3)
     text += table("`benchmarks/live.py`, three series", live.__doc__ or "", figures) + histogram(lags)
-    hundred = live.many(closes=2000, series=100, speed=60.0)
+    hundred = live.many(closes=2000, series=100)
     text += table("`benchmarks/live.py`, a hundred series", "As before, on a month of history.", hundred)
     text += table("`benchmarks/bus.py`", bus.__doc__ or "", bus.bus())
     text += table("`benchmarks/chaos.py`", chaos.__doc__ or "", chaos.chaos(chaos.Plan()))

@@ -4,6 +4,7 @@ Nothing here knows the warehouse. Between `land` and `finish` the caller makes t
 messages come again, and everything done with them twice changes nothing.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -20,8 +21,10 @@ from ingestion.stream_zone import StreamZone, one_row_per_bar
 
 MAX_MESSAGES = 5_000
 MAX_BYTES = 8 << 20
-# Bars of all symbols close at the same instant and arrive within milliseconds: the batch waits so long for the next.
-LINGER = 0.03
+# Bars of all symbols close at the same instant: until each has sent one, the batch waits so long for the next, and so
+# long in all.
+LINGER = 0.1
+LINGER_IN_ALL = 0.3
 # Stretches of bars that lie closer together are computed as one: a run costs more than the bars between them.
 JOINED = timedelta(days=8)
 
@@ -53,11 +56,12 @@ def drain(bus: Bus, settings: Settings, wait: float) -> Batch | None:
     received = bus.pull(MICROBATCH, max_messages=MAX_MESSAGES, max_bytes=MAX_BYTES, wait=wait)
     if not received:
         return None
+    until = time.monotonic() + LINGER_IN_ALL
     while len(received) < MAX_MESSAGES:
-        size = sum(len(one.message.data) for one in received)
-        if size >= MAX_BYTES:
-            break
-        more = bus.pull(MICROBATCH, max_messages=MAX_MESSAGES - len(received), max_bytes=MAX_BYTES - size, wait=LINGER)
+        room = MAX_BYTES - sum(len(one.message.data) for one in received)
+        missing = len(received) < len(settings.symbols)
+        linger = max(min(LINGER, until - time.monotonic()), 0) if missing else 0
+        more = room > 0 and bus.pull(MICROBATCH, max_messages=MAX_MESSAGES - len(received), max_bytes=room, wait=linger)
         if not more:
             break
         received += more

@@ -30,8 +30,8 @@ _STREAM = "klines/stream"
 _DAY = 86_400_000_000
 # Files are put together every minute at most, and dropped when history is built: a second look finds all of them.
 _LOOKS = 5
-# Each costs a millisecond in every batch of that day.
-_FILES_OF_A_DAY = 24
+# Each costs a millisecond or two in every batch of that day.
+_FILES_OF_A_DAY = 8
 
 _Thing = TypeVar("_Thing")
 

@@ -11,8 +11,8 @@ from ingestion.simulator.clock import Clock
 from ingestion.simulator.server import build_app, running
 from klinehouse.app import where_bars_end
 from klinehouse.output import err, out
-from warehouse import dbt
 from warehouse.streaming import BatchReport, older_than, stream
+from warehouse.warm_up import warm_up
 
 # A bar of 5m closes every 5 s.
 SPEED = 60.0
@@ -33,7 +33,7 @@ def live_minute(settings: Settings, seed: int, seconds: float) -> None:
             )
 
     out.print(f"{seconds:.0f} seconds of live bars, {SPEED:.0f} times faster than time:", style="bold")
-    dbt.warm_up(settings)
+    warm_up(settings)
     with running(build_app(seed, now=clock)) as address:
         live = settings.model_copy(update={"archive_url": address, "collector_port": 0})
         with open_bus(live) as bus, open_bus(live) as own:

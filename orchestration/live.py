@@ -15,8 +15,8 @@ from filelock import FileLock, Timeout
 from ingestion.bus.open import open_bus
 from ingestion.settings import Settings
 from orchestration.history import OWNERS
-from warehouse import dbt
 from warehouse.streaming import BatchReport, older_than, stream, until_asked
+from warehouse.warm_up import warm_up
 
 LIVE_KLINES = dg.AssetKey("live_klines")
 STREAM = "stream"
@@ -51,7 +51,7 @@ def live_klines_asset(settings: Settings) -> dg.AssetsDefinition:
         _show_life(settings, context.run_id)
         is_over = older_than(ENDS_AFTER)
         with until_asked() as asked:
-            dbt.warm_up(settings)
+            warm_up(settings)
             with open_bus(settings) as bus:
                 reason = stream(settings, bus, record, lambda: asked() or is_over())
         return dg.MaterializeResult(metadata={"ended_because": reason})

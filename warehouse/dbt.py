@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from functools import cache
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 PROJECT_DIR = Path(__file__).parent.parent / "dbt_project"
 _DAY_MICROS = 86_400_000_000
+_BARS = "market_data_unified"
 
 
 class BuildFailed(KlinehouseError):
@@ -76,15 +77,16 @@ def tidy_args(window: Window, interval: str, *, dimensions: bool = True) -> list
     return ["--no-write-json", "run", "--select", *models, "--vars", _variables(interval), *_event_times(window)]
 
 
-def warm_up(settings: Settings) -> None:
-    """Do what only the first run of a process pays for (4 s: imports, the manifest, the adapter), without touching the
-    warehouse."""
-    with tempfile.TemporaryDirectory() as folder:
-        scratch = settings.model_copy(update={"home": Path(folder)})
-        scratch.warehouse_path.parent.mkdir()
-        variables = _variables(settings.interval)
-        with redirect_stdout(io.StringIO()):  # what is compiled is printed, however quiet dbt is to be
-            run(scratch, ["--no-write-json", "compile", "--select", "market_data_unified", "--vars", variables])
+def compile_bars(settings: Settings) -> None:
+    """Compile the main model, which writes nothing."""
+    with redirect_stdout(io.StringIO()):  # what is compiled is printed, however quiet dbt is to be
+        run(settings, ["--no-write-json", "compile", "--select", _BARS, "--vars", _variables(settings.interval)])
+
+
+def make_tables(settings: Settings, window: Window) -> None:
+    """Make all tables of a warehouse that has none, and test nothing."""
+    kinds = ["--resource-type", "seed", "--resource-type", "model"]
+    run(settings, ["build", *kinds, "--vars", _variables(settings.interval), *_event_times(window)])
 
 
 def _event_times(window: Window) -> list[str]:
@@ -148,7 +150,7 @@ def run_live(settings: Settings, window: Window) -> None:
     Its rows were checked when they were landed; the tests run when history builds the same months. Writing the manifest
     and the results would take a third of dbt's own time.
     """
-    models = "market_data_unified" if settings.target == "duckdb" else "market_data_unified market_data_live"
+    models = _BARS if settings.target == "duckdb" else f"{_BARS} market_data_live"
     args = ["run", "--select", models, "--vars", _variables(settings.interval), *_event_times(window)]
     # On BigQuery rows go through a table of their own, which is made where the shape is checked.
     manifest = _live_manifest() if settings.target == "duckdb" else _manifest(_parsed_as(settings))
@@ -170,14 +172,43 @@ def _run(
     # The log goes without what debugs dbt itself: writing it is a fifth of dbt's own time. The SQL is in target_dir.
     # On standard output there is our own answer, perhaps as JSON; what fails is in the error.
     flags = ["--no-use-colors", "--log-level-file", "info", *([] if on_result else ["--log-level", "none"])]
-    with environment(settings), registered(settings):
+    heard = nullcontext() if on_result else _unheard()
+    with environment(settings), registered(settings), heard:
         try:
             result = runner.invoke([*flags, *args])
         finally:
             if settings.target == "duckdb":
                 _close_file()
-    _raise_if_failed(result, args[0])
+    _raise_if_failed(result, next(word for word in args if not word.startswith("-")))
     return len(getattr(result.result, "results", []))
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Saves a run that nobody listens to an eighth of its time, if it is a short one.
+
+    dbt makes an event of whatever it does, some before and after each query, before it looks whether anybody wants it.
+    And each time it looks through everything that can be imported for its plugins, unless it keeps what it found, as in
+    its own tests.
+    """
+    from dbt_common import tests as caches
+    from dbt_common.events import event_manager_client as client
+    from dbt_common.events.base_types import BaseEvent, EventLevel
+    from dbt_common.events.event_manager import EventManager
+
+    class WithoutDebug(EventManager):
+        def fire_event(self, e: BaseEvent, level: EventLevel | None = None, *args: Any, **options: Any) -> None:
+            if (level or e.level_tag()) is not EventLevel.DEBUG:
+                super().fire_event(e, level, *args, **options)
+
+    before = client.get_event_manager()
+    client.ctx_set_event_manager(WithoutDebug())
+    caches.enable_test_caching()
+    try:
+        yield
+    finally:
+        caches.disable_test_caching()
+        client.ctx_set_event_manager(before)
 
 
 def _close_file() -> None:
@@ -216,7 +247,7 @@ def _live_manifest() -> "Manifest":
     """The project for runs that follow each other in seconds. The shape of the table was checked when it was made:
     asking the engine for it each time takes a fifth of such a run."""
     manifest = _read_manifest(("duckdb", ""))
-    model: Any = manifest.nodes["model.klinehouse.market_data_unified"]
+    model: Any = manifest.nodes[f"model.klinehouse.{_BARS}"]
     model.contract.enforced = model.config.contract.enforced = False
     model.config.on_schema_change = "ignore"
     return manifest

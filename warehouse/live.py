@@ -11,6 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from ingestion.grid import Window
+from ingestion.klines import month_window
 from ingestion.microbatch import Stretch, around
 from ingestion.raw_zone import RawZone
 from ingestion.settings import Settings
@@ -51,6 +52,14 @@ class LiveWarehouse:
         raw_source.prepare_live(connection, self._zone, self._streamed, self._settings.interval, stretch)
         dbt.run_live(self._settings, dbt.Window(*stretch.window))
         _, self._served = serving.publish_bars(self._settings, connection, self._served, keep_months=True)
+
+    def rehearse(self, stretch: Stretch, rows: pa.Table) -> None:
+        """Make the tables of a home that has none with this stretch, and then apply it."""
+        connection = self._open()
+        raw_source.prepare(connection, self._zone, self._settings.interval, month_window(stretch.window))
+        dbt.make_tables(self._settings, dbt.Window(*stretch.window))
+        _, self._served = serving.publish_bars(self._settings, connection, [], with_dimensions=True)
+        self.apply(stretch, rows)
 
     def between_batches(self) -> None:
         """Give the warehouse away if another process waits for it; `apply` takes it again."""

@@ -63,9 +63,9 @@ def stream(
     One line for each batch: its bars, and how long after the collector had them they could be read.
     """
     from ingestion.bus.open import open_bus
-    from warehouse import dbt
     from warehouse.streaming import BatchReport, older_than, until_asked
     from warehouse.streaming import stream as run
+    from warehouse.warm_up import warm_up
 
     settings = load_settings()
     is_over = older_than(timedelta(seconds=seconds)) if seconds is not None else lambda: None
@@ -79,7 +79,7 @@ def stream(
 
     show_banner(settings)
     with until_asked() as asked:
-        dbt.warm_up(settings)
+        warm_up(settings)
         with open_bus(settings) as bus:
             reason = run(settings, bus, show, lambda: asked() or is_over())
     err.print(f"The streaming run ends: {reason}.")

@@ -2,11 +2,13 @@
 
 import json
 import random
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pyarrow as pa
 import pytest
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from support.fake_time import FakeTime
 from support.streamed import numbered, rank, rows_of
 
+from ingestion import microbatch
 from ingestion.bus.dead_letters import borrowed, replay
 from ingestion.bus.local import LocalBus
 from ingestion.bus.port import DEAD_LETTERS_SUBSCRIPTION, KLINES, MICROBATCH, Message, Received
@@ -52,6 +55,48 @@ def tables(zone: StreamZone) -> Iterator[pa.Table]:
 
 def without_event_time(bars: Iterable[KlineMessage]) -> dict[tuple[str, str, int], KlineMessage]:
     return {bar.key: replace(bar, event_time=0) for bar in bars}
+
+
+# --- draining --------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_waits_for_the_bars_of_the_other_symbols(chosen: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(microbatch, "LINGER", 20.0)
+    monkeypatch.setattr(microbatch, "LINGER_IN_ALL", 20.0)
+    first, second = numbered(2)
+    with LocalBus(chosen.bus_path) as bus:
+        bus.publish(KLINES, [encode(first)])
+        later = threading.Timer(0.5, lambda: bus.publish(KLINES, [encode(second)]))
+        later.start()
+        batch = drain(bus, chosen, 0)
+        later.join()
+    assert batch is not None
+    assert {kline.symbol for kline in batch.klines} == {"BTCUSDT", "ETHUSDT"}
+
+
+def test_a_batch_that_has_a_bar_of_each_symbol_does_not_wait(chosen: Settings) -> None:
+    waits: list[float] = []
+    with LocalBus(chosen.bus_path) as bus:
+        bus.publish(KLINES, [encode(one) for one in numbered(2)])
+        pull = bus.pull
+        with mock.patch.object(
+            bus, "pull", lambda *args, wait, **more: waits.append(wait) or pull(*args, wait=wait, **more)
+        ):
+            drain(bus, chosen, 0)
+    assert waits == [0, 0]
+
+
+def test_a_batch_waits_for_a_symbol_that_stays_silent_only_so_long(
+    chosen: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others send one bar after the other, each within LINGER."""
+    monkeypatch.setattr(microbatch, "LINGER_IN_ALL", 0.0)
+    monkeypatch.setattr(microbatch, "LINGER", 20.0)
+    with LocalBus(chosen.bus_path) as bus:
+        bus.publish(KLINES, [encode(numbered(1)[0])])
+        batch = drain(bus, chosen, 0)
+    assert batch is not None
+    assert len(batch.klines) == 1
 
 
 # --- poison ----------------------------------------------------------------------------------------------------------

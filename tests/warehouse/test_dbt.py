@@ -1,12 +1,16 @@
 """Running dbt: windows, arguments, unit tests of the models, and failures that name what failed."""
 
 import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
+from dbt_common.events import event_manager
+from dbt_common.events.base_types import msg_from_base_event
 from hypothesis import given
 from hypothesis import strategies as st
 from support.homes import build_all, home, put, random_walk
@@ -53,6 +57,43 @@ def test_the_unit_tests_of_models_and_macros_pass(tmp_path: Path, selection: str
     with prepared(settings, require_window(settings)):
         ran = dbt.run(settings, ["test", "--select", selection, "--vars", '{"base_interval": "1h"}'])
     assert ran >= 1
+
+
+def test_a_run_that_nobody_listens_to_makes_no_events_of_what_debugs_dbt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+    monkeypatch.setattr(event_manager, "msg_from_base_event", _heard(heard))
+    settings = home(tmp_path, symbols="BTCUSDT", interval="1h")
+    put(settings, SERIES, random_walk(SERIES, START, 24))
+    with prepared(settings, require_window(settings)):
+        dbt.make_tables(settings, Window(START, START + timedelta(days=1)))
+        assert "debug" not in heard
+        assert "info" in heard
+        heard.clear()
+        dbt.run(settings, ["run", "--select", "dim_hours", "--vars", '{"base_interval": "1h"}'], lambda event: None)
+    assert "debug" in heard
+
+
+def _heard(levels: list[str]) -> Callable[..., Any]:
+    def message(*args: Any, **options: Any) -> Any:
+        made = msg_from_base_event(*args, **options)
+        levels.append(made.info.level)
+        return made
+
+    return message
+
+
+def test_schemas_that_are_there_are_not_made_again(tmp_path: Path) -> None:
+    settings = home(tmp_path, symbols="BTCUSDT", interval="1h")
+    put(settings, SERIES, random_walk(SERIES, START, 24))
+    queries: list[str] = []
+    with prepared(settings, require_window(settings)):
+        dbt.make_tables(settings, Window(START, START + timedelta(days=1)))
+        args = ["run", "--select", "dim_hours", "--vars", '{"base_interval": "1h"}']
+        dbt.run(settings, args, lambda event: queries.append(event["data"].get("sql", "")))
+    assert any("create" in query for query in queries)
+    assert not any("create schema" in query.lower() for query in queries)
 
 
 BREAKS = {

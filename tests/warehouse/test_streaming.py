@@ -25,7 +25,6 @@ SYMBOLS = ("BTCUSDT", "ETHUSDT")
 KLINES_OF_A_DAY = pa.concat_tables(
     random_walk(Series(symbol, "15m"), START, 96, seed=seed) for seed, symbol in enumerate(SYMBOLS)
 )
-PROGRAM = Path(__file__).parent / "programs" / "streamer.py"
 
 
 @pytest.fixture
