@@ -274,8 +274,9 @@ def read(home: Path) -> dict[str, object]:
                 if seen.setdefault((symbol, open_time), began) == began:
                     newest = max(newest, open_time)
             reads += 1
-        except duckdb.Error:
+        except duckdb.Error as error:
             failed += 1
+            print(f"A read failed: {error}", file=sys.stderr)
     return {"first_seen": [(*key, at) for key, at in seen.items()], "reads": reads, "failed": failed}
 
 
