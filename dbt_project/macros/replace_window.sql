@@ -53,6 +53,7 @@
     {%- set columns = arg_dict['dest_columns'] | map(attribute='quoted') | join(', ') -%}
     {%- set meta = config.get('meta') or {} -%}
     {%- set time_column = meta.get('time_column', 'open_time') -%}
+    {%- set held = held_by_window() -%}
 
     {% if meta.get('published_by_month') %}
         insert into bookkeeping.unpublished
@@ -61,13 +62,13 @@
             select symbol, {{ interval_column() }}, open_time from {{ new }}
             union all
             select symbol, {{ interval_column() }}, open_time from {{ target }}
-            where {{ held_by_window() }}
+            where {{ held }}
         )
         group by all;
     {% endif %}
 
     delete from {{ target }}
-    where {{ held_by_window() }};
+    where {{ held }};
 
     -- Rows after the window that are written again: each series has one stretch of them.
     delete from {{ target }}

@@ -23,7 +23,7 @@
 {% macro aligned(at, interval, up, bars_before=0) -%}
     {%- set epoch = modules.datetime.datetime(1970, 1, 1) -%}
     {%- set seconds = (modules.datetime.datetime.fromisoformat(at | string) - epoch).total_seconds() | int -%}
-    {%- set length = interval_micros(interval) // 1000000 if interval else 1 -%}
+    {%- set length = interval_seconds()[interval] if interval else 1 -%}
     {%- set aligned = (seconds + up * (length - 1)) // length * length - bars_before * length -%}
     {{- return((epoch + modules.datetime.timedelta(seconds=aligned)) | string ~ '+00') -}}
 {%- endmacro %}
@@ -35,12 +35,16 @@
 
 {# Whether a bar lies in the window of its own interval. The widest window comes first, because only it prunes. #}
 {% macro in_window_of_its_interval(column) -%}
-    {%- set levels = [var('base_interval')] + rollup_intervals() -%}
-    ({{ in_window(column, levels[-1]) }}
-    {%- if window_start(levels[-1]) != window_start() or window_end(levels[-1]) != window_end() %}
+    {%- set windows = {} -%}
+    {%- for interval in [var('base_interval')] + rollup_intervals() -%}
+        {%- do windows.update({interval: (window_start(interval), window_end(interval))}) -%}
+    {%- endfor -%}
+    {%- set narrowest, widest = windows.values() | first, windows.values() | last -%}
+    ({{ column }} >= {{ widest[0] }} and {{ column }} < {{ widest[1] }}
+    {%- if widest != narrowest %}
         and (
-            {%- for interval in levels %}
-                ({{ interval_column() }} = '{{ interval }}' and {{ in_window(column, interval) }})
+            {%- for interval, window in windows.items() %}
+                ({{ interval_column() }} = '{{ interval }}' and {{ column }} >= {{ window[0] }} and {{ column }} < {{ window[1] }})
                 {{- " or " if not loop.last }}
             {%- endfor %}
         )
