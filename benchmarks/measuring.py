@@ -24,6 +24,7 @@ ROOT = Path(__file__).parent.parent
 SEED = 1
 START, END = date(2020, 1, 1), date(2026, 1, 1)
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
+_STEAL = 7
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,18 @@ def measured(command: Sequence[str], environment: Mapping[str, str]) -> Cost:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}: {stdout}")
     wall = time.perf_counter() - begin
     return Cost(round(wall, 3), round(usage.ru_utime + usage.ru_stime, 3), round(usage.ru_maxrss / 1024, 1), stdout)
+
+
+def stolen_percent(since: Sequence[int]) -> float | None:
+    """The part of the processors' time that the host of a virtual machine gave to others, since `processor_times()`."""
+    spent = [now - then for now, then in zip(processor_times(), since, strict=True)]
+    return round(100 * spent[_STEAL] / sum(spent), 1) if sum(spent) else None
+
+
+def processor_times() -> list[int]:
+    """Of all processors, from /proc/stat where there is one: user, nice, system, idle, iowait, irq, softirq, steal."""
+    stat = Path("/proc/stat")
+    return [int(field) for field in stat.read_text().split(maxsplit=9)[1:9]] if stat.exists() else [0] * 8
 
 
 def klinehouse(*arguments: str) -> list[str]:

@@ -12,8 +12,9 @@ together: so a bar that closes costs the writing of one small file, not of a mon
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -24,10 +25,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingestion.klines import Month, Series
+from ingestion.grid import micros
+from ingestion.klines import INSTANT, Month, Series
 from ingestion.settings import Settings
 from ingestion.store import write_durably
-from warehouse.engine import text
 
 BARS = "market_data_unified"
 DIMENSIONS = ("dim_dates", "dim_hours", "dim_symbols")
@@ -134,25 +135,47 @@ def write_newest(
     connection: duckdb.DuckDBPyConnection, settings: Settings, written_until: Mapping[Series, datetime]
 ) -> list[ServedFile]:
     """Write the bars of these series that open later than what their months' files have, as one file."""
-    since = ", ".join(
-        f"({text(series.symbol)}, {text(series.interval)}, timestamptz '{until}')"
-        for series, until in written_until.items()
-    )
-    bars = f"""from crypto_analytics.{BARS} as bars
-        inner join (values {since}) as written(symbol, "interval", until)
-            on bars.symbol = written.symbol and bars."interval" = written."interval" and bars.open_time > written.until
-        where bars.open_time > timestamptz '{min(written_until.values())}'"""
-    rows = connection.sql(f'select bars.* {bars} order by bars.symbol, bars."interval", open_time').to_arrow_table()
+    with _registered(connection, "written", _as_table(written_until)):
+        rows = connection.sql(
+            f"""select bars.* from crypto_analytics.{BARS} as bars
+            inner join written
+                on bars.symbol = written.symbol and bars."interval" = written."interval"
+                and bars.open_time > written.until
+            where bars.open_time > timestamptz '{min(written_until.values())}'
+            order by bars.symbol, bars."interval", bars.open_time"""
+        ).to_arrow_table()
     if not rows.num_rows:
         return []
     file = _write_versioned(settings.serving_dir / "crypto_analytics" / BARS, "newest", rows, BARS)
-    extents = connection.execute(
-        f'select bars.symbol, bars."interval", count(*), min(open_time), max(close_time) {bars} group by all'
-    ).fetchall()
+    with _registered(connection, "newest", rows):
+        extents = connection.execute(
+            'select symbol, "interval", count(*), min(open_time), max(close_time) from newest group by all'
+        ).fetchall()
     return [
         ServedFile(BARS, file.path, count, file.bytes * count // file.rows, symbol, interval, None, first, last)
         for symbol, interval, count, first, last in extents
     ]
+
+
+def _as_table(until: Mapping[Series, datetime]) -> pa.Table:
+    # Not as literals in the query: to plan hundreds of them takes DuckDB longer than to answer it.
+    return pa.table(
+        {
+            "symbol": [series.symbol for series in until],
+            "interval": [series.interval for series in until],
+            "until": pa.array([micros(at) for at in until.values()], pa.int64()).cast(INSTANT),
+        }
+    )
+
+
+@contextmanager
+def _registered(connection: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> Iterator[None]:
+    """Let queries of a connection read rows under a name."""
+    connection.register(name, rows)
+    try:
+        yield
+    finally:
+        connection.unregister(name)
 
 
 def write_dimension(connection: duckdb.DuckDBPyConnection, settings: Settings, name: str) -> ServedFile:

@@ -70,7 +70,7 @@ def stream(
 
     Raises BusUnavailable, BuildFailed, and WarehouseBusy when the turn does not come within `patience` seconds.
     """
-    turn = Turn(settings.home / "bus" / "streaming")
+    turn = streaming_turn(settings)
     if not turn.take(patience):
         raise WarehouseBusy(
             "Another streaming run has the turn and does not give it back.",
@@ -83,6 +83,11 @@ def stream(
             )
     finally:
         turn.give_back()
+
+
+def streaming_turn(settings: Settings) -> Turn:
+    """The turn at streaming, not taken yet."""
+    return Turn(settings.home / "bus" / "streaming")
 
 
 class _Live(Protocol):

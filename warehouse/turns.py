@@ -34,8 +34,16 @@ class Turn:
 
     def is_wanted(self) -> bool:
         """Whether another process waits for the turn."""
-        try:
-            with self._queue.acquire(0):
-                return False
-        except Timeout:
-            return True
+        return _is_held(self._queue)
+
+    def is_anothers(self) -> bool:
+        """Whether another process has the turn."""
+        return not self.is_taken and _is_held(self._lock)
+
+
+def _is_held(lock: FileLock) -> bool:
+    try:
+        with lock.acquire(0):
+            return False
+    except Timeout:
+        return True

@@ -19,15 +19,17 @@ from ingestion.settings import Settings
 from ingestion.stream_zone import StreamZone
 from warehouse import dbt
 from warehouse.live import LiveWarehouse
+from warehouse.streaming import streaming_turn
 
 _OPENS = datetime(2020, 1, 1, tzinfo=UTC)
-# A thread of which the nicer ones get a third of the time that it gets.
-_NICER = 5
+# A thread that the nicer ones get a tenth of the time of, where there is not enough for both.
+_NICER = 10
 
 
 def warm_up(settings: Settings) -> None:
-    """Rehearse a batch, at a lower priority than what runs beside."""
-    with ThreadPoolExecutor(1, "warm-up", _step_back) as thread:
+    """Rehearse a batch; as long as another run has the turn, at a lower priority than that."""
+    step_back = _step_back if streaming_turn(settings).is_anothers() else None
+    with ThreadPoolExecutor(1, "warm-up", step_back) as thread:
         thread.submit(_rehearse, settings).result()
 
 

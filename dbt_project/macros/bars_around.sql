@@ -41,7 +41,9 @@ bars_before as (
             bars.{{ interval_column() }} = '{{ interval }}'
             and bars.open_time >= {{ starts[interval] }}
             and bars.open_time < {{ window_start(interval) }}
-        qualify row_number() over (partition by bars.symbol order by bars.open_time desc) <= {{ memory_bars() }}
+        {%- if starts[interval] != window_start(interval, memory_bars()) %}
+            qualify row_number() over (partition by bars.symbol order by bars.open_time desc) <= {{ memory_bars() }}
+        {%- endif %}
         {{ "union all" if not loop.last }}
     {%- endfor %}
 ),

@@ -6,8 +6,8 @@
     is not over, five new minutes change nothing of it, and it need not be looked at.
 
     It is read from so far back that it has what the averages remember: memory_bars() bars of every symbol that the run
-    is about. Half as long again as those bars take without holes is looked at first. A symbol that has fewer bars there,
-    and began before it, has holes: then the interval is read from its beginning.
+    is about. That is as long as so many bars take, unless a symbol that began before has holes there; then half as long
+    again; and if that is not enough, from the beginning.
 #}
 {% macro increment_starts(wanted=none) %}
     {%- set starts = dict.fromkeys(wanted or [], beginning()) -%}
@@ -18,14 +18,14 @@
             ) -%}
         {%- endif -%}
         {%- for row in run_query(known_bars(wanted)).rows -%}
-            {%- set bars_before = reach() if row[1] >= memory_bars() else none -%}
-            {%- do starts.update({row[0]: window_start(row[0], bars_before) if bars_before else beginning()}) -%}
+            {%- do starts.update({row[0]: window_start(row[0], row[1] | int) if row[1] else beginning()}) -%}
         {%- endfor -%}
     {%- endif -%}
     {{- return(starts) -}}
 {% endmacro %}
 
-{% macro reach() %}{{ return(memory_bars() * 3 // 2) }}{% endmacro %}
+{# How far back to look for what the averages remember, in bars. #}
+{% macro reaches() %}{{ return([memory_bars(), memory_bars() * 3 // 2]) }}{% endmacro %}
 
 {# The longer intervals of which the window has a bar that is over, or had one. #}
 {% macro touched_intervals() -%}
@@ -51,7 +51,7 @@
     {%- endfor %}
 {%- endmacro %}
 
-{# For each interval: the bars in reach of the symbol that has fewest there, of those that began before it. #}
+{# For each interval: the first of the reaches in which each symbol has memory_bars() bars, or all since it began. #}
 {% macro known_bars(intervals) -%}
     with began as (
         select
@@ -68,20 +68,20 @@
     {%- for interval in intervals %}
         select
             '{{ interval }}' as level,
-            coalesce(
-                min(
-                    case
-                        when found.began_at < {{ window_start(interval, reach()) }} then found.in_reach
-                        else {{ memory_bars() }}
-                    end
-                ),
-                0
-            ) as in_reach
+            case
+                {%- for reach in reaches() %}
+                    when min(known_in_{{ reach }}) >= {{ memory_bars() }} then {{ reach }}
+                {%- endfor %}
+            end as bars_before
         from (
             select
-                began.symbol,
-                min(began.began_at) as began_at,
-                count(bars.open_time) as in_reach
+                {%- for reach in reaches() %}
+                    case
+                        when min(began.began_at) < {{ window_start(interval, reach) }}
+                            then count(case when bars.open_time >= {{ window_start(interval, reach) }} then 1 end)
+                        else {{ memory_bars() }}
+                    end as known_in_{{ reach }}{{ "," if not loop.last }}
+                {%- endfor %}
             from began
             left join (
                 select
@@ -90,7 +90,7 @@
                 from {{ unified_bars() }}
                 where
                     {{ interval_column() }} = '{{ interval }}'
-                    and open_time >= {{ window_start(interval, reach()) }}
+                    and open_time >= {{ window_start(interval, reaches()[-1]) }}
                     and open_time < {{ window_start(interval) }}
             ) as bars on began.symbol = bars.symbol
             group by began.symbol
@@ -108,7 +108,7 @@
         ).columns[0][0] -%}
         {%- if told -%}
             {%- set until = told.astimezone(modules.pytz.utc).replace(tzinfo=none) -%}
-            {{- return(instant(aligned(until, var('base_interval'), 0, reach()))) -}}
+            {{- return(instant(aligned(until, var('base_interval'), 0, reaches()[-1]))) -}}
         {%- endif -%}
     {%- endif -%}
     {{- return(beginning()) -}}

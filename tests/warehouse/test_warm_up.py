@@ -18,6 +18,7 @@ from ingestion.klines import Series
 from ingestion.messages import encode
 from warehouse import warm_up
 from warehouse.serving import publish, run_query
+from warehouse.streaming import streaming_turn
 
 SERIES = Series("BTCUSDT", "1h")
 PROGRAM = Path(__file__).parent / "programs" / "first_batch.py"
@@ -47,13 +48,19 @@ def test_the_first_batch_imports_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a priority is a whole process's")
-def test_it_leaves_what_runs_beside_the_most_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_successor_leaves_the_run_before_it_most_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def priority() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
+    settings, turn = home(tmp_path), streaming_turn(home(tmp_path))
     seen: list[int] = []
     monkeypatch.setattr(warm_up, "_rehearse", lambda settings: seen.append(priority()))
     before = priority()
-    warm_up.warm_up(home(tmp_path))
-    assert seen == [before + 5]
+    assert turn.take(0)
+    warm_up.warm_up(settings)
+    turn.give_back()
+    warm_up.warm_up(settings)
+    assert seen == [before + 10, before]
     assert priority() == before
