@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import duckdb
+import pyarrow as pa
 
 from ingestion.errors import WarehouseBusy
 from ingestion.settings import Settings
@@ -66,6 +67,17 @@ def open_warehouse(settings: Settings) -> duckdb.DuckDBPyConnection:
     connection.execute(f"set memory_limit = '{settings.warehouse_memory_mb}MB'")
     register(connection, settings)
     return connection
+
+
+@contextmanager
+def registered(connection: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> Iterator[None]:
+    """Let queries of a connection read rows under a name. (A hundred rows as literals take DuckDB longer to read than
+    the query that they are part of takes altogether.)"""
+    connection.register(name, rows)
+    try:
+        yield
+    finally:
+        connection.unregister(name)
 
 
 def text(value: str) -> str:

@@ -15,15 +15,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import duckdb
+import pyarrow as pa
 
 from ingestion.errors import ConfigurationError
 from ingestion.grid import Window, instant, micros
-from ingestion.klines import DAY_MICROS, Month, Series, month_window
+from ingestion.klines import DAY_MICROS, INSTANT, Month, Series, month_window
 from ingestion.microbatch import Stretch
 from ingestion.provenance import STREAM
 from ingestion.raw_zone import HistoryFile, RawZone
 from ingestion.stream_zone import StreamZone
-from warehouse.engine import text
+from warehouse.engine import registered, text
 
 # Which version of each landed month of the base interval, by symbol.
 Versions = dict[tuple[str, Month], str]
@@ -164,21 +165,29 @@ def _cover_stream(
                 told.setdefault((series.symbol, month.start), []).append(window)
     if not told:
         return
-    rows = ", ".join(
-        f"({text(symbol)}, timestamptz '{month}', timestamptz '{min(windows).start}', "
-        f"timestamptz '{max(window.end for window in windows)}')"
-        for (symbol, month), windows in told.items()
-    )
-    connection.execute(
-        f"""merge into crypto_raw.klines_coverage as known
-        using (values {rows}) as told(symbol, month_start, covered_from, covered_until)
-        on known.symbol = told.symbol and known."interval" = {text(interval)} and known.source = '{STREAM}'
-            and known.month_start = told.month_start
-        when matched then update set covered_from = least(known.covered_from, told.covered_from),
-            covered_until = greatest(known.covered_until, told.covered_until)
-        when not matched then insert values (
-            told.symbol, {text(interval)}, told.month_start, '{STREAM}', told.covered_from, told.covered_until)"""
-    )
+    with registered(connection, "told", _as_table(told)):
+        connection.execute(
+            f"""merge into crypto_raw.klines_coverage as known
+            using told
+            on known.symbol = told.symbol and known."interval" = {text(interval)} and known.source = '{STREAM}'
+                and known.month_start = told.month_start
+            when matched then update set covered_from = least(known.covered_from, told.covered_from),
+                covered_until = greatest(known.covered_until, told.covered_until)
+            when not matched then insert values (
+                told.symbol, {text(interval)}, told.month_start, '{STREAM}', told.covered_from, told.covered_until)"""
+        )
+
+
+def _as_table(told: Mapping[tuple[str, datetime], Sequence[Window]]) -> pa.Table:
+    instants = {
+        "month_start": [month for _, month in told],
+        "covered_from": [min(windows).start for windows in told.values()],
+        "covered_until": [max(window.end for window in windows) for windows in told.values()],
+    }
+    columns = {
+        name: pa.array([micros(at) for at in found], pa.int64()).cast(INSTANT) for name, found in instants.items()
+    }
+    return pa.table({"symbol": [symbol for symbol, _ in told], **columns})
 
 
 def landed_versions(zone: RawZone, interval: str) -> Versions:

@@ -12,9 +12,8 @@ together: so a bar that closes costs the writing of one small file, not of a mon
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -29,6 +28,7 @@ from ingestion.grid import micros
 from ingestion.klines import INSTANT, Month, Series
 from ingestion.settings import Settings
 from ingestion.store import write_durably
+from warehouse.engine import registered
 
 BARS = "market_data_unified"
 DIMENSIONS = ("dim_dates", "dim_hours", "dim_symbols")
@@ -135,7 +135,7 @@ def write_newest(
     connection: duckdb.DuckDBPyConnection, settings: Settings, written_until: Mapping[Series, datetime]
 ) -> list[ServedFile]:
     """Write the bars of these series that open later than what their months' files have, as one file."""
-    with _registered(connection, "written", _as_table(written_until)):
+    with registered(connection, "written", _as_table(written_until)):
         rows = connection.sql(
             f"""select bars.* from crypto_analytics.{BARS} as bars
             inner join written
@@ -147,7 +147,7 @@ def write_newest(
     if not rows.num_rows:
         return []
     file = _write_versioned(settings.serving_dir / "crypto_analytics" / BARS, "newest", rows, BARS)
-    with _registered(connection, "newest", rows):
+    with registered(connection, "newest", rows):
         extents = connection.execute(
             'select symbol, "interval", count(*), min(open_time), max(close_time) from newest group by all'
         ).fetchall()
@@ -158,7 +158,6 @@ def write_newest(
 
 
 def _as_table(until: Mapping[Series, datetime]) -> pa.Table:
-    # Not as literals in the query: to plan hundreds of them takes DuckDB longer than to answer it.
     return pa.table(
         {
             "symbol": [series.symbol for series in until],
@@ -166,16 +165,6 @@ def _as_table(until: Mapping[Series, datetime]) -> pa.Table:
             "until": pa.array([micros(at) for at in until.values()], pa.int64()).cast(INSTANT),
         }
     )
-
-
-@contextmanager
-def _registered(connection: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> Iterator[None]:
-    """Let queries of a connection read rows under a name."""
-    connection.register(name, rows)
-    try:
-        yield
-    finally:
-        connection.unregister(name)
 
 
 def write_dimension(connection: duckdb.DuckDBPyConnection, settings: Settings, name: str) -> ServedFile:
