@@ -27,7 +27,7 @@ from benchmarks.bigquery_layout.figures import (
     message_bytes,
 )
 from benchmarks.bigquery_layout.prices import DAYS_PER_MONTH, EUR_PER_USD, GIB, TIB
-from benchmarks.bigquery_layout.scans import Layout, look_back
+from benchmarks.bigquery_layout.scans import MEMORY, REACH, Layout, look_back
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "bigquery.md"
 _NAMES = [f"{layout.symbols} at {layout.interval}" for layout in CASES]
@@ -139,8 +139,8 @@ def _findings() -> str:
     share = look_back(_LARGE, "1d") / large["daily_increment_read"]
     return _list(
         f"A daily increment of 3 symbols at 5m reads {_size(small['daily_increment_read'])}, of 600 at 1m "
-        f"{_size(large['daily_increment_read'])}. To look back for `1d` is {share:.0%} of that: the partitions of 1536 "
-        "daily bars hold all shorter bars too.",
+        f"{_size(large['daily_increment_read'])}. To look back for `1d` is {share:.0%} of that: the partitions of "
+        f"{REACH} daily bars, and then of {MEMORY}, hold all shorter bars too.",
         "For 3 symbols nearly all is the least that is billed, 10 MB for each table of each statement: the live "
         f"increments of a day read {_size(small['live_read_per_day'])} and are billed "
         f"{_size(small['live_billed_per_day'])}. Increments every 15 minutes bring all queries of 3 symbols under the "

@@ -19,8 +19,9 @@ import pyarrow as pa
 from ingestion.klines import INTERVAL_MICROS, KLINE_SCHEMA
 
 LEAST_BILLED = 10 << 20
-# How many bars an increment looks back: reach() of the dbt project, see its macros/memory.sql.
-REACH = 1536
+# How many bars the averages remember, and how far an increment looks whether they are there: memory_bars() and the last
+# of reaches() of the dbt project, see its macros. It reads no further than they remember, unless there are holes.
+MEMORY, REACH = 1024, 1536
 ROLLUPS = ("15m", "1h", "4h", "1d")
 
 _MARTS = Path(__file__).parents[2] / "dbt_project" / "models" / "marts" / "_marts.yml"
@@ -29,6 +30,7 @@ _LENGTHS = {"symbol": len("BTCUSDT"), "source": len("archive_monthly")}
 _KINDS = {"instant": 8, "double": 8, "whole": 8}
 
 _KEY = ("symbol", "interval", "open_time")
+_LOOKS_BACK = ((REACH, _KEY), (MEMORY, (*_KEY, "close")))
 _COVERAGE = ("symbol", "interval", "month_start", "source", "covered_from", "covered_until")
 _TESTS, _NOTES = 7, 6
 # A streaming run hands over to the next after half an hour, which looks so many days back for bars it has to compute.
@@ -188,13 +190,15 @@ def increment(layout: Layout, levels: Sequence[str], begin: float, end: float) -
     # Until when there are rows: those of today's partition too are written again, because they remember the window.
     now = end + _NEXT_DAY if whole_days else end
     starts = {level: _start(level, begin) for level in levels}
-    looked_back = {level: _days(starts[level] - REACH / bars_per_day(level), starts[level], now) for level in levels}
     after = {level: _days(_start_after(level, end), math.inf, now) for level in levels}
     window = _days(0, end, now)
     small = {"run_symbols": layout.run_symbols, "coverage": layout.coverage}
     known, before = (
-        sum(looked_back[level] * layout.mart_day(columns, level) for level in levels)
-        for columns in (_KEY, (*_KEY, "close"))
+        sum(
+            _days(starts[level] - bars / bars_per_day(level), starts[level], now) * layout.mart_day(columns, level)
+            for level in levels
+        )
+        for bars, columns in _LOOKS_BACK
     )
     rewritten_after = sum(after[level] * layout.mart_day(_BARS, level) for level in levels)
     touched = window * layout.mart_day(_KEY)
@@ -226,8 +230,7 @@ def look_back(layout: Layout, level: str) -> float:
     """Bytes that a daily increment reads of earlier bars for one interval; 0 when the warehouse does not have it."""
     if level not in layout.levels:
         return 0.0
-    days = math.ceil(REACH / bars_per_day(level))
-    return days * (layout.mart_day(_KEY, level) + layout.mart_day((*_KEY, "close"), level))
+    return sum(math.ceil(bars / bars_per_day(level)) * layout.mart_day(columns, level) for bars, columns in _LOOKS_BACK)
 
 
 def _closes(level: str, begin: float, end: float) -> bool:

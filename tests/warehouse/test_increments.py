@@ -1,6 +1,7 @@
 """A warehouse that grew equals one built at once."""
 
 import random
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from support.oracles import assert_tables_equal
 
 from ingestion.klines import Series, month_window
 from ingestion.settings import Settings
+from warehouse import dbt
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 SERIES = Series("BTCUSDT", "15m")
@@ -78,6 +80,29 @@ def test_a_month_that_changed_is_replaced_and_the_bars_after_it_follow(tmp_path:
     klines = pa.Table.from_pylist(changed, schema=random_walk(SERIES, START, 1).schema)
     put(grown, SERIES, klines)
     compute_bars(grown, datetime(2024, 2, 1, tzinfo=UTC), datetime(2024, 3, 1, tzinfo=UTC))
+    assert_tables_equal(bars(grown), rebuilt(tmp_path / "rebuilt", klines))
+
+
+@pytest.mark.parametrize(
+    ("missing", "bars_before"),
+    [
+        pytest.param(0, 1024, id="what the averages remember"),
+        pytest.param(4, 1536, id="half as much again for an hour that is missing"),
+        pytest.param(600, None, id="everything for a week"),
+    ],
+)
+def test_no_more_is_read_than_needed(tmp_path: Path, grown: Settings, missing: int, bars_before: int | None) -> None:
+    last_day = START + timedelta(days=39)
+    klines = random_walk(SERIES, START, 96 * 40, missing=range(96 * 38 - missing, 96 * 38))
+    put(grown, SERIES, klines)
+    compute_bars(grown, START, last_day)
+    compute_bars(grown, last_day, last_day + timedelta(days=1))
+    (compiled,) = (dbt.target_dir(grown) / "compiled").rglob("models/marts/market_data_unified.sql")
+    _, _, before = compiled.read_text().partition("bars_before as (")
+    since = re.search(r"'15m'\s+and bars\.open_time >= timestamptz '([^']*)'", before)
+    assert since is not None
+    reach = None if bars_before is None else last_day - bars_before * timedelta(minutes=15)
+    assert datetime.fromisoformat(since[1]) == (reach or datetime(1970, 1, 1, tzinfo=UTC))
     assert_tables_equal(bars(grown), rebuilt(tmp_path / "rebuilt", klines))
 
 
