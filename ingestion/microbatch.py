@@ -136,12 +136,10 @@ def to_rows(klines: Sequence[KlineMessage]) -> pa.Table:
     return pa.table([columns[name] for name in KLINE_SCHEMA.names], schema=KLINE_SCHEMA)
 
 
-def land(batch: Batch, zone: StreamZone) -> list[Stretch]:
-    """Write the batch to the raw zone, durably; returns the stretches of bars that it touches, in order."""
-    if not batch.rows.num_rows:
-        return []
-    zone.write(batch.rows)
-    return stretches(batch.rows)
+def land(batch: Batch, zone: StreamZone) -> None:
+    """Write the batch to the raw zone, durably."""
+    if batch.rows.num_rows:
+        zone.write(batch.rows)
 
 
 def stretches(rows: pa.Table) -> list[Stretch]:

@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from ingestion.errors import ConfigurationError, KlinehouseError
 from ingestion.klines import INTERVAL_MICROS
-from ingestion.settings import Settings
+from ingestion.settings import Settings, load_settings
 from ingestion.store import write_durably
 from warehouse.remote_files import registered
 
@@ -81,6 +81,17 @@ def compile_bars(settings: Settings) -> None:
     """Compile the main model, which writes nothing."""
     with redirect_stdout(io.StringIO()):  # what is compiled is printed, however quiet dbt is to be
         run(settings, ["--no-write-json", "compile", "--select", _BARS, "--vars", _variables(settings.interval)])
+
+
+@cache
+def live_query(interval: str) -> str:
+    """The query of `market_data_live`, as it is over an empty warehouse on DuckDB: it reads all that it is given."""
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+        scratch = load_settings(home=Path(folder), target="duckdb", interval=interval)
+        scratch.warehouse_path.parent.mkdir()
+        run(scratch, ["--no-write-json", "compile", "--select", "market_data_live", "--vars", _variables(interval)])
+        compiled = target_dir(scratch) / "compiled" / "klinehouse" / "models" / "marts" / "market_data_live.sql"
+        return compiled.read_text()
 
 
 def make_tables(settings: Settings, window: Window) -> None:

@@ -1,7 +1,8 @@
 """The warehouse file of one machine: opening it, and whose turn it is.
 
 The file is private to the writer (while it is open for writing, no other process can even read it); readers use
-`serving/`. So writers take turns, and wait for theirs a while.
+`serving/`. So writers take turns, and wait for theirs a while. Two more things are one process's at a time: streaming,
+and putting a new version of `serving/` in the place of the last.
 """
 
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 
 import duckdb
 import pyarrow as pa
+from filelock import FileLock
 
 from ingestion.errors import WarehouseBusy
 from ingestion.settings import Settings
@@ -30,6 +32,23 @@ def writing(settings: Settings) -> Iterator[None]:
 def turn_at(settings: Settings) -> Turn:
     """The turn at writing, not taken yet."""
     return Turn(settings.warehouse_path)
+
+
+def streaming_turn(settings: Settings) -> Turn:
+    """The turn at streaming, not taken yet."""
+    return Turn(settings.home / "bus" / "streaming")
+
+
+@contextmanager
+def swapping(settings: Settings) -> Iterator[None]:
+    """Hold what is served, for the moment in which a new version takes its place.
+
+    Of its own, because bars that have just closed are shown also while another process holds the warehouse.
+    """
+    path = settings.warehouse_path.with_name("serving.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path):
+        yield
 
 
 def take(turn: Turn, settings: Settings) -> None:
@@ -78,6 +97,18 @@ def registered(connection: duckdb.DuckDBPyConnection, name: str, rows: pa.Table)
         yield
     finally:
         connection.unregister(name)
+
+
+@contextmanager
+def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """All that is done meanwhile, or nothing."""
+    connection.begin()
+    try:
+        yield
+    except BaseException:
+        connection.rollback()
+        raise
+    connection.commit()
 
 
 def text(value: str) -> str:

@@ -12,7 +12,7 @@ together: so a bar that closes costs the writing of one small file, not of a mon
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -24,11 +24,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingestion.grid import micros
-from ingestion.klines import INSTANT, Month, Series
+from ingestion.klines import Month, Series
 from ingestion.settings import Settings
 from ingestion.store import write_durably
-from warehouse.engine import registered
 
 BARS = "market_data_unified"
 DIMENSIONS = ("dim_dates", "dim_hours", "dim_symbols")
@@ -118,7 +116,7 @@ def write_months(
     def write(part: pa.Table, extent: tuple[datetime, int, datetime, datetime]) -> ServedFile:
         month = str(Month.containing(extent[0].date()))
         return replace(
-            _write_versioned(folder, month, part, BARS),
+            write_versioned(folder, month, part, BARS),
             symbol=series.symbol,
             interval=series.interval,
             month=month,
@@ -131,48 +129,13 @@ def write_months(
     return list(pool.map(write, parts, extents))
 
 
-def write_newest(
-    connection: duckdb.DuckDBPyConnection, settings: Settings, written_until: Mapping[Series, datetime]
-) -> list[ServedFile]:
-    """Write the bars of these series that open later than what their months' files have, as one file."""
-    with registered(connection, "written", _as_table(written_until)):
-        rows = connection.sql(
-            f"""select bars.* from crypto_analytics.{BARS} as bars
-            inner join written
-                on bars.symbol = written.symbol and bars."interval" = written."interval"
-                and bars.open_time > written.until
-            where bars.open_time > timestamptz '{min(written_until.values())}'
-            order by bars.symbol, bars."interval", bars.open_time"""
-        ).to_arrow_table()
-    if not rows.num_rows:
-        return []
-    file = _write_versioned(settings.serving_dir / "crypto_analytics" / BARS, "newest", rows, BARS)
-    with registered(connection, "newest", rows):
-        extents = connection.execute(
-            'select symbol, "interval", count(*), min(open_time), max(close_time) from newest group by all'
-        ).fetchall()
-    return [
-        ServedFile(BARS, file.path, count, file.bytes * count // file.rows, symbol, interval, None, first, last)
-        for symbol, interval, count, first, last in extents
-    ]
-
-
-def _as_table(until: Mapping[Series, datetime]) -> pa.Table:
-    return pa.table(
-        {
-            "symbol": [series.symbol for series in until],
-            "interval": [series.interval for series in until],
-            "until": pa.array([micros(at) for at in until.values()], pa.int64()).cast(INSTANT),
-        }
-    )
-
-
 def write_dimension(connection: duckdb.DuckDBPyConnection, settings: Settings, name: str) -> ServedFile:
     rows = connection.sql(f"select * from crypto_analytics.{name} order by all").to_arrow_table()
-    return _write_versioned(settings.serving_dir / "crypto_analytics", name, rows, name)
+    return write_versioned(settings.serving_dir / "crypto_analytics", name, rows, name)
 
 
-def _write_versioned(folder: Path, name: str, rows: pa.Table, table: str) -> ServedFile:
+def write_versioned(folder: Path, name: str, rows: pa.Table, table: str) -> ServedFile:
+    """Write rows durably as a file that is named by its content."""
     sink = pa.BufferOutputStream()
     doubles = [field.name for field in rows.schema if pa.types.is_float64(field.type)]
     rising = [name for name in ("open_time", "close_time", "trades") if name in rows.column_names]

@@ -2,7 +2,8 @@
 
 Publishing writes files under new names, then makes a new file of views over them, so a reader that still has the old
 one open keeps reading the old files; those go after a grace period. A history build writes every month that changed
-anew; the streaming run puts bars that have just closed beside them, in the file of the newest bars.
+anew; the streaming run puts bars that have just closed beside them, in the file of the newest bars, and shows them
+there even before the warehouse has them.
 """
 
 import os
@@ -14,12 +15,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import duckdb
+import pyarrow as pa
 
 from ingestion.errors import ConfigurationError, UsageError
 from ingestion.klines import Month, Series, month_window
 from ingestion.raw_zone import SIMULATED, RawZone
 from ingestion.settings import Settings
-from warehouse.engine import connect, text, writing
+from warehouse.engine import connect, streaming_turn, swapping, text, writing
+from warehouse.newest_bars import add_to_newest, write_newest
 from warehouse.query_result import QueryResult
 from warehouse.served_files import (
     BARS,
@@ -32,7 +35,6 @@ from warehouse.served_files import (
     merge,
     write_dimension,
     write_months,
-    write_newest,
 )
 from warehouse.views import VIEW_FILE, swap_views
 
@@ -60,6 +62,32 @@ class Change:
     invocation: str | None
 
 
+class Served:
+    """The files of the published version, read again only when another process has published."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._known: tuple[tuple[int, int] | None, list[ServedFile]] = (None, [])
+
+    def files(self) -> list[ServedFile]:
+        """None when nothing has been published."""
+        version = self._version()
+        if version != self._known[0]:
+            self._known = (version, served_files(self._settings))
+        return self._known[1]
+
+    def are_now(self, files: list[ServedFile]) -> None:
+        """Take note of a version that this process has published. The caller is `swapping`."""
+        self._known = (self._version(), files)
+
+    def _version(self) -> tuple[int, int] | None:
+        try:
+            found = (self._settings.serving_dir / VIEW_FILE).stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
+
 def publish(settings: Settings) -> Published:
     """Publish every month that changed since the last publish, and the dimensions. Idempotent.
 
@@ -70,7 +98,10 @@ def publish(settings: Settings) -> Published:
 
         return Published(0, 0, bars_in_tables(settings), "")
     with writing(settings), connect(settings) as connection:
-        published, files = publish_bars(settings, connection, served_files(settings), with_dimensions=True)
+        is_streaming = streaming_turn(settings).is_anothers()
+        published, files = publish_bars(
+            settings, connection, Served(settings), with_dimensions=True, keep_shown=is_streaming
+        )
     collect_garbage(settings, files)
     return published
 
@@ -78,16 +109,19 @@ def publish(settings: Settings) -> Published:
 def publish_bars(
     settings: Settings,
     connection: duckdb.DuckDBPyConnection,
-    served: Sequence[ServedFile],
+    served: Served,
     *,
     with_dimensions: bool = False,
     keep_months: bool = False,
+    keep_shown: bool = False,
 ) -> tuple[Published, list[ServedFile]]:
     """Publish every month that changed, with the dimensions as they are now or as they are served; the caller holds the
-    warehouse, and knows what is served. With `keep_months` bars that are newer than a month's file leave that as it is,
-    and go into the file of the newest bars. Returns the files of the new version too."""
+    warehouse. With `keep_months` bars that are newer than a month's file leave that as it is, and go into the file of
+    the newest bars. With `keep_shown` bars stay that are served and not in the warehouse yet. Returns the files of the
+    new version too."""
     changes = _changes(connection)
-    months = _months_to_write(connection, served, changes, keep_months=keep_months)
+    # Nobody else can change what is served of months: the warehouse is the caller's.
+    months = _months_to_write(connection, served.files(), changes, keep_months=keep_months)
     with ThreadPoolExecutor(_WRITERS) as pool:
         written = [
             file
@@ -96,14 +130,34 @@ def publish_bars(
         ]
     tables = (*DIMENSIONS, *HEALTH) if with_dimensions else ()
     dimensions = [write_dimension(connection, settings, name) for name in tables]
-    files = merge([file for file in served if not file.is_newest], months, [*written, *dimensions])
-    if keep_months:
-        files = merge(files, {}, _newest(settings, connection, served, files, changes))
-    _start_grace(served, files)
-    version = swap_views(connection, settings, files, RawZone(settings.raw_root).environment())
+    with swapping(settings):
+        current = served.files()
+        files = merge([file for file in current if not file.is_newest], months, [*written, *dimensions])
+        if keep_months or keep_shown:
+            shown = [file for file in current if file.is_newest] if keep_shown else []
+            newest = _newest(settings, connection, current, files, changes if keep_months else (), shown)
+            files = merge(files, {}, newest)
+        version = _swap(settings, connection, served, files)
     _forget(connection, changes)
     rows = sum(file.rows for file in files if file.table_name == BARS)
     return Published(len(written), len({file.path for file in files}), rows, version), files
+
+
+def show(settings: Settings, connection: duckdb.DuckDBPyConnection, served: Served, fresh: pa.Table) -> None:
+    """Publish bars that the warehouse does not have yet, rows of the main table. `connection` is any; nobody needs to
+    hold the warehouse. The next `publish_bars` with `keep_shown` takes what the warehouse has by then from there."""
+    with swapping(settings):
+        current = served.files()
+        newest = [file for file in current if file.is_newest]
+        written = add_to_newest(connection, settings, newest, fresh, _served_until(current))
+        _swap(settings, connection, served, merge([file for file in current if not file.is_newest], {}, written))
+
+
+def _swap(settings: Settings, connection: duckdb.DuckDBPyConnection, served: Served, files: list[ServedFile]) -> str:
+    _start_grace(served.files(), files)
+    version = swap_views(connection, settings, files, RawZone(settings.raw_root).environment())
+    served.are_now(files)
+    return version
 
 
 # --- what changed ------------------------------------------------------------------------------------------------
@@ -172,12 +226,13 @@ def _newest(
     served: Sequence[ServedFile],
     files: Sequence[ServedFile],
     changes: Sequence[Change],
+    shown: Sequence[ServedFile],
 ) -> list[ServedFile]:
     """The file of the newest bars of all series that have any, beside the months' `files` of the next version."""
     until = _written_until(files)
     series = {file.series for file in served if file.is_newest} | {change.series for change in changes}
     wanted = {one: until[one] for one in series if one in until}
-    return write_newest(connection, settings, wanted) if wanted else []
+    return write_newest(connection, settings, wanted, shown) if wanted else []
 
 
 def _written_until(files: Sequence[ServedFile]) -> dict[Series, datetime]:
@@ -185,6 +240,15 @@ def _written_until(files: Sequence[ServedFile]) -> dict[Series, datetime]:
     months = sorted((file for file in files if file.is_month), key=lambda file: str(file.month))
     latest = {(file.symbol, file.interval): file for file in months}
     return {file.series: file.last_close_time for file in latest.values() if file.last_close_time}
+
+
+def _served_until(files: Sequence[ServedFile]) -> dict[Series, datetime]:
+    """The close of the last bar of each series."""
+    until: dict[Series, datetime] = {}
+    for file in files:
+        if file.table_name == BARS and file.last_close_time:
+            until[file.series] = max(file.last_close_time, until.get(file.series, file.last_close_time))
+    return until
 
 
 def _is_newer(change: Change, until: Mapping[Series, datetime]) -> bool:

@@ -1,7 +1,9 @@
-"""The streaming run: it drains the bus batch by batch into the raw zone, computes, publishes, and then acknowledges.
+"""The streaming run: it drains the bus batch by batch into the raw zone, makes bars visible, and acknowledges them when
+they last.
 
 One run at a time has the turn. Its successor warms up first and then waits for the turn; the run sees that and ends
-after its batch, so a hand-over costs no latency. Killed anywhere, a batch comes again from the bus.
+when all its batches are acknowledged, so a hand-over costs no latency. Killed anywhere, a batch comes again from the
+bus.
 """
 
 import signal
@@ -10,19 +12,17 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
-
-import pyarrow as pa
 
 from ingestion.bus.port import MICROBATCH, Bus
 from ingestion.errors import BusUnavailable, WarehouseBusy
 from ingestion.grid import instant, micros
 from ingestion.messages import KlineMessage
-from ingestion.microbatch import Batch, Stretch, drain, finish, land
+from ingestion.microbatch import Batch, drain, finish, land
 from ingestion.settings import Settings
 from ingestion.stream_zone import StreamZone
-from warehouse.live import LiveWarehouse
-from warehouse.turns import Turn
+from warehouse.engine import streaming_turn
+from warehouse.live_duckdb import LiveDuckDB
+from warehouse.live_port import Applied, LivePort
 
 # How long a run looks at the bus before it looks whether it is still wanted.
 _LOOK = 0.2
@@ -30,6 +30,11 @@ _LOOK = 0.2
 _TIDY_EVERY = 60.0
 # The bus takes a message for lost after 60 s without a word.
 _LEASE = 60.0
+_EXTEND_EVERY = 20.0
+# More wait on the bus until some of these are acknowledged.
+_OPEN_MESSAGES = 20_000
+# A run that is to end takes new batches for so long, while those before are on their way.
+_LAST_BATCHES = 5.0
 
 SUCCEEDED = "a successor took over"
 
@@ -39,7 +44,8 @@ class BatchReport:
     """One batch after it became visible. Lags in seconds.
 
     `system_lag` is from the collector's receiving the oldest of its bars until they were visible; `watermark_lag` from
-    the close of its newest bar: how long after it the exchange told, and the system lag. `backlog` is what waits.
+    the close of its newest bar: how long after it the exchange told, and the system lag. `backlog` is what waits,
+    `seconds` what the batch took, without waiting, until it was acknowledged.
     """
 
     rows: int
@@ -85,67 +91,86 @@ def stream(
         turn.give_back()
 
 
-def streaming_turn(settings: Settings) -> Turn:
-    """The turn at streaming, not taken yet."""
-    return Turn(settings.home / "bus" / "streaming")
-
-
-class _Live(Protocol):
-    """The warehouse of one engine as a run writes it, see LiveWarehouse."""
-
-    def apply(self, stretch: Stretch, rows: pa.Table) -> None: ...
-    def between_batches(self) -> None: ...
-    def tidy(self) -> None: ...
-
-
-def _open(settings: Settings) -> AbstractContextManager[_Live]:
+def _open(settings: Settings) -> AbstractContextManager[LivePort]:
     if settings.target == "duckdb":
-        return LiveWarehouse(settings)
+        return LiveDuckDB(settings)
     from warehouse.bigquery.live import LiveBigQuery  # Google's libraries take a second to import
 
     return LiveBigQuery(settings)
 
 
+@dataclass(frozen=True)
+class _Open:
+    """A batch that is not acknowledged yet."""
+
+    batch: Batch
+    applied: Applied
+
+
 class _Run:
-    def __init__(self, settings: Settings, bus: Bus, warehouse: _Live, on_batch: Callable[[BatchReport], None]) -> None:
+    def __init__(
+        self, settings: Settings, bus: Bus, warehouse: LivePort, on_batch: Callable[[BatchReport], None]
+    ) -> None:
         self._settings, self._bus, self._warehouse, self._on_batch = settings, bus, warehouse, on_batch
         self._zone = StreamZone(settings.raw_root)
-        self._tidied = time.monotonic()
+        self._open: list[_Open] = []
+        self._tidied = self._extended = time.monotonic()
 
     def until(self, reason_to_end: Callable[[], str | None]) -> str:
-        while True:
-            reason = reason_to_end()
-            if reason:
-                return reason
-            batch = drain(self._bus, self._settings, _LOOK)
-            if batch is None:
-                self._tidy()
-            else:
-                self._process(batch)
-            self._warehouse.between_batches()
-
-    def _process(self, batch: Batch) -> None:
-        started = time.monotonic()
         try:
-            for stretch in land(batch, self._zone):
-                self._make_visible(stretch, batch)
+            return self._until(reason_to_end)
         except Exception:
             # At once to whoever comes next, instead of after the lease.
             with suppress(BusUnavailable):
-                self._bus.extend(MICROBATCH, batch.ack_ids, 0)
+                self._bus.extend(MICROBATCH, self._leased(), 0)
             raise
-        visible = datetime.now(UTC)
-        finish(self._bus, batch)
-        self._on_batch(self._report(batch, visible, time.monotonic() - started))
 
-    def _make_visible(self, stretch: Stretch, batch: Batch) -> None:
+    def _until(self, reason_to_end: Callable[[], str | None]) -> str:
+        last_at: float | None = None
         while True:
-            try:
-                self._warehouse.apply(stretch, batch.rows)
-            except WarehouseBusy:  # a build over years; the messages stay ours meanwhile
-                self._bus.extend(MICROBATCH, batch.ack_ids, _LEASE)
-            else:
-                return
+            reason = reason_to_end()
+            if reason and not self._open:
+                return reason
+            last_at = (last_at or time.monotonic() + _LAST_BATCHES) if reason else None
+            batch = self._next(last_at)
+            if batch is not None:
+                self._begin(batch)
+            self._warehouse.between_batches(nothing_waits=batch is None)
+            self._finish()
+            if batch is None and not self._open:
+                self._tidy()
+
+    def _next(self, last_at: float | None) -> Batch | None:
+        """What waits on the bus, or comes within a short time; None when nothing does, or nothing is to be begun."""
+        is_late = last_at is not None and time.monotonic() >= last_at
+        if is_late or len(self._leased()) >= _OPEN_MESSAGES:
+            time.sleep(_LOOK)
+            return None
+        return drain(self._bus, self._settings, _LOOK)
+
+    def _begin(self, batch: Batch) -> None:
+        started = time.monotonic()
+        self._open.append(_Open(batch, Applied(is_settled=True)))  # given back, should this fail
+        if batch.rows.num_rows:
+            land(batch, self._zone)
+            landed = time.monotonic() - started
+            applied = self._warehouse.apply(batch.rows)
+            applied.seconds += landed
+            self._open[-1] = _Open(batch, applied)
+
+    def _finish(self) -> None:
+        """Acknowledge batches that last, and keep the others."""
+        if time.monotonic() - self._extended >= _EXTEND_EVERY:
+            self._bus.extend(MICROBATCH, self._leased(), _LEASE)
+            self._extended = time.monotonic()
+        settled = [one for one in self._open if one.applied.is_settled]
+        for one in settled:
+            finish(self._bus, one.batch)
+            self._open.remove(one)
+            self._on_batch(self._report(one))
+
+    def _leased(self) -> list[str]:
+        return [ack_id for one in self._open for ack_id in one.batch.ack_ids]
 
     def _tidy(self) -> None:
         """While nothing waits."""
@@ -154,7 +179,8 @@ class _Run:
                 self._warehouse.tidy()
             self._tidied = time.monotonic()
 
-    def _report(self, batch: Batch, visible: datetime, seconds: float) -> BatchReport:
+    def _report(self, done: _Open) -> BatchReport:
+        batch, visible = done.batch, done.applied.visible_at or datetime.now(UTC)
         newest = max(batch.klines, key=lambda kline: kline.close_time, default=None)
         oldest = min((kline.received_time for kline in batch.klines), default=None)
         return BatchReport(
@@ -166,7 +192,7 @@ class _Run:
             watermark_lag=_watermark_lag(newest, visible) if newest else None,
             system_lag=None if oldest is None else (visible - instant(oldest)).total_seconds(),
             backlog=self._bus.backlog(MICROBATCH).messages,
-            seconds=seconds,
+            seconds=done.applied.seconds,
         )
 
 

@@ -7,11 +7,13 @@ from filelock import FileLock, Timeout
 
 
 class Turn:
-    """The turn at `path` (`.lock`, `.queue`). A process that dies gives it back. Not for several threads."""
+    """The turn at `path` (`.lock`, `.queue`). A process that dies gives it back. For one thread after
+    the other, not for two at once."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock, self._queue = FileLock(path.with_suffix(".lock")), FileLock(path.with_suffix(".queue"))
+        self._lock = FileLock(path.with_suffix(".lock"), thread_local=False)
+        self._queue = FileLock(path.with_suffix(".queue"), thread_local=False)
 
     def take(self, timeout: float) -> bool:
         """Wait for the turn, visibly; False when it did not come within `timeout` seconds."""

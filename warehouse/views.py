@@ -12,8 +12,8 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -24,7 +24,7 @@ from ingestion.errors import ConfigurationError
 from ingestion.raw_zone import Environment
 from ingestion.settings import Settings
 from ingestion.store import sync_folder
-from warehouse.engine import text
+from warehouse.engine import text, transaction
 from warehouse.served_files import BARS, DESCRIPTION, DIMENSIONS, FILE_COLUMNS, HEALTH, ServedFile
 
 VIEW_FILE = "klinehouse.duckdb"
@@ -54,7 +54,7 @@ def swap_views(
     try:
         try:
             has_lasting = _attach(connection, target, temporary, lasting)
-            with _transaction(connection):
+            with transaction(connection):  # one, not one for each view: each waits for the disk
                 _make(connection, passing if has_lasting else passing | lasting)
         finally:
             connection.execute("detach database if exists views")
@@ -94,18 +94,6 @@ def _make(connection: duckdb.DuckDBPyConnection, views: Mapping[str, str]) -> No
         connection.execute(f"create schema if not exists views.{schema}")
     for name, query in views.items():
         connection.execute(f"create or replace view views.{name} as {query}")
-
-
-@contextmanager
-def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """One, not one for each view: each waits for the disk."""
-    connection.begin()
-    try:
-        yield
-    except BaseException:
-        connection.rollback()
-        raise
-    connection.commit()
 
 
 # --- the views ----------------------------------------------------------------------------------------------------

@@ -13,13 +13,13 @@ from ingestion.bus.port import Received
 from ingestion.grid import micros
 from ingestion.klines import grid_micros
 from ingestion.messages import KlineMessage, encode
-from ingestion.microbatch import land, read
+from ingestion.microbatch import land, read, stretches
 from ingestion.provenance import STREAM
 from ingestion.settings import Settings
 from ingestion.stream_zone import StreamZone
 from warehouse import dbt
+from warehouse.engine import streaming_turn
 from warehouse.live import LiveWarehouse
-from warehouse.streaming import streaming_turn
 
 _OPENS = datetime(2020, 1, 1, tzinfo=UTC)
 # A thread that the nicer ones get a tenth of the time of, where there is not enough for both.
@@ -48,8 +48,10 @@ def _rehearse(settings: Settings) -> None:
             dbt.compile_bars(scratch)
             return
         with LiveWarehouse(scratch) as warehouse:
-            for stretch in land(batch, StreamZone(scratch.raw_root)):
-                warehouse.rehearse(stretch, batch.rows)
+            land(batch, StreamZone(scratch.raw_root))
+            for stretch in stretches(batch.rows):
+                warehouse.rehearse(stretch)
+        dbt.live_query(settings.interval)
 
 
 def _bar(settings: Settings) -> KlineMessage:

@@ -16,7 +16,6 @@ from support.proxy import proxy
 from support.streamed import streamed
 
 from ingestion.klines import Series
-from ingestion.microbatch import stretches
 from ingestion.settings import Settings
 from warehouse import dbt
 from warehouse.bigquery.append import Appender
@@ -63,9 +62,7 @@ def warehouse(settings: Settings) -> Iterator[BigQuery]:
 
 def come(live: LiveBigQuery, first: int, last: int) -> None:
     """These bars come by stream."""
-    rows = streamed(KLINES.slice(first, last - first))
-    for stretch in stretches(rows):
-        live.apply(stretch, rows)
+    live.apply(streamed(KLINES.slice(first, last - first)))
 
 
 def seen(warehouse: BigQuery, table: str = "market_data_live") -> list[tuple[Any, ...]]:

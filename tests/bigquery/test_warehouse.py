@@ -21,7 +21,6 @@ from support.raw_zones import remove
 from support.streamed import streamed
 
 from ingestion.klines import INTERVAL_MICROS, Series
-from ingestion.microbatch import stretches
 from ingestion.raw_zone import RawZone
 from ingestion.settings import Settings
 from ingestion.simulator.server import build_app, running
@@ -187,8 +186,7 @@ def stream(settings: Settings, live: LiveBigQuery, first: int, last: int) -> Non
         streamed(within(bars, DAY + first * HOUR, DAY + last * HOUR)) for bars in (BARS, LISTED_BARS)
     )
     StreamZone(settings.raw_root).write(rows)
-    for stretch in stretches(rows):
-        live.apply(stretch, rows)
+    live.apply(rows)
 
 
 def test_streamed_bars_are_seen_at_once_as_they_are_computed_later(settings: Settings) -> None:

@@ -35,7 +35,7 @@ from ingestion.collector.sequence import following
 from ingestion.collector.spool import Spool
 from ingestion.klines import KLINE_SCHEMA, Month, Series
 from ingestion.messages import KlineMessage, NoKline, decode, encode
-from ingestion.microbatch import Stretch, to_rows
+from ingestion.microbatch import stretches, to_rows
 from ingestion.provenance import MONTHLY
 from ingestion.raw_zone import RawZone
 from ingestion.retirement import retire
@@ -43,6 +43,7 @@ from ingestion.settings import Settings, load_settings
 from ingestion.store import write_durably
 from ingestion.stream_zone import StreamZone, one_row_per_bar
 from warehouse import streaming
+from warehouse.live_port import Applied
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 SETTINGS = {"symbols": ",".join(SYMBOLS), "interval": "15m"}
@@ -149,7 +150,7 @@ def stream(settings: Settings) -> None:
     now = max(time.time(), Held.by(str(settings.home)).leased_until + 1)
     with (
         LocalBus(settings.bus_path, TOPOLOGY_AT_ONCE, clock=lambda: now) as bus,
-        mock.patch.object(streaming, "LiveWarehouse", _Warehouse),
+        mock.patch.object(streaming, "LiveDuckDB", _Warehouse),
         mock.patch.object(microbatch, "MAX_MESSAGES", _BATCH),
         mock.patch.object(microbatch, "LINGER", 0.0),
     ):
@@ -164,11 +165,12 @@ class NoWarehouse:
     def __init__(self, settings: Settings) -> None:
         self._home, self._zone = settings.home, StreamZone(settings.raw_root)
 
-    def apply(self, stretch: Stretch, rows: pa.Table) -> None: ...
+    def apply(self, rows: pa.Table) -> Applied:
+        return Applied(datetime.now(UTC), is_settled=True)
 
     def tidy(self) -> None: ...
 
-    def between_batches(self) -> None: ...
+    def between_batches(self, *, nothing_waits: bool) -> None: ...
 
     def __enter__(self) -> Self:
         return self
@@ -180,10 +182,12 @@ class NoWarehouse:
 class _Warehouse(NoWarehouse):
     """Notes durably which bars of a stretch it found."""
 
-    def apply(self, stretch: Stretch, rows: pa.Table) -> None:
-        keys = sorted(rows_of(self._zone.read(file) for file in self._zone.files(stretch.window)))
-        name = f"{stretch.window.start:%Y%m%dT%H%M}-{stretch.window.end:%Y%m%dT%H%M}"
-        write_durably(self._home / "shown" / name, json.dumps(keys).encode())
+    def apply(self, rows: pa.Table) -> Applied:
+        for stretch in stretches(rows):
+            keys = sorted(rows_of(self._zone.read(file) for file in self._zone.files(stretch.window)))
+            name = f"{stretch.window.start:%Y%m%dT%H%M}-{stretch.window.end:%Y%m%dT%H%M}"
+            write_durably(self._home / "shown" / name, json.dumps(keys).encode())
+        return super().apply(rows)
 
 
 def streamed(home: str) -> State:

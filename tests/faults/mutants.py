@@ -26,7 +26,7 @@ class Mutant:
 
 
 _RAW, _STORE, _SERVING = "ingestion.raw_zone", "ingestion.store", "warehouse.serving"
-_SWAP = "swap_views(connection, settings, files, RawZone(settings.raw_root).environment())"
+_SWAP = "_swap(settings, connection, served, files)"
 
 LANDING_MUTANTS = {
     "no fsync of a file": Mutant("first months", _STORE, "            os.fsync(file.fileno())\n", ""),
@@ -92,8 +92,8 @@ BUILDING_MUTANTS = {
     "notes forgotten before the swap": Mutant(
         "months that changed",
         _SERVING,
-        f"    version = {_SWAP}\n    _forget(connection, changes)\n",
-        f"    _forget(connection, changes)\n    version = {_SWAP}\n",
+        f"        version = {_SWAP}\n    _forget(connection, changes)\n",
+        f"        _forget(connection, changes)\n        version = {_SWAP}\n",
     ),
     "old files removed before the swap": Mutant(
         "months that changed",
@@ -146,7 +146,7 @@ QUEUE_MUTANTS = {
 _STREAMING, _MICROBATCH, _ZONE = "warehouse.streaming", "ingestion.microbatch", "ingestion.stream_zone"
 _RETIREMENT = "ingestion.retirement"
 _SPOOL, _PUBLISHER = "ingestion.collector.spool", "ingestion.collector.publisher"
-_FOR_STRETCHES = "            for stretch in land(batch, self._zone):\n"
+_LAND = "            land(batch, self._zone)\n"
 
 LIVE_MUTANTS = {
     "no fsync of a file of the stream": Mutant("messages landed", _STORE, "            os.fsync(file.fileno())\n", ""),
@@ -160,14 +160,10 @@ LIVE_MUTANTS = {
         "    make_folder(path.parent)\n    path.write_bytes(content)\n    return\n",
     ),
     "acknowledged before landed": Mutant(
-        "messages landed", _STREAMING, _FOR_STRETCHES, "            finish(self._bus, batch)\n" + _FOR_STRETCHES
+        "messages landed", _STREAMING, _LAND, "            finish(self._bus, batch)\n" + _LAND
     ),
     "acknowledged before visible": Mutant(
-        "messages landed",
-        _STREAMING,
-        _FOR_STRETCHES,
-        "            finish(self._bus, batch) if (landed := land(batch, self._zone)) else None\n"
-        "            for stretch in landed:\n",
+        "messages landed", _STREAMING, _LAND, _LAND + "            finish(self._bus, batch)\n"
     ),
     "what is no kline acknowledged": Mutant(
         "messages landed",

@@ -72,7 +72,7 @@ def sink(settings: Settings) -> None:
     now = max(time.time(), leased_until + 1)
     with (
         LocalBus(settings.bus_path, _TOPOLOGY, clock=lambda: now) as bus,
-        mock.patch.object(streaming, "LiveWarehouse", NoWarehouse),
+        mock.patch.object(streaming, "LiveDuckDB", NoWarehouse),
         mock.patch.object(microbatch, "MAX_MESSAGES", _BATCH),
     ):
 

@@ -54,7 +54,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     with LiveWarehouse(found) as live:
         StreamZone(found.raw_root).write(told)
         for stretch in stretches(told):
-            live.apply(stretch, told)
+            live.apply(stretch)
     return found
 
 

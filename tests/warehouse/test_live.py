@@ -63,7 +63,7 @@ def come(live: LiveWarehouse, settings: Settings, rows: pa.Table) -> None:
     rows = streamed(rows)
     StreamZone(settings.raw_root).write(rows)
     for stretch in stretches(rows):
-        live.apply(stretch, rows)
+        live.apply(stretch)
 
 
 def rebuilt(settings: Settings, tmp_path: Path) -> pa.Table:
@@ -250,16 +250,6 @@ def test_tidying_puts_files_together_and_brings_gaps_and_dimensions_up_to_date(
     ]
     assert run_query(settings, "select distinct last_open_time from dim_symbols").rows == [(at(KNOWN + 30),)]
     assert_as_rebuilt(live, settings, tmp_path)
-
-
-def test_the_warehouse_is_given_away_only_when_it_is_wanted(live: LiveWarehouse, settings: Settings) -> None:
-    come(live, settings, between(KLINES, KNOWN, KNOWN + 1))
-    live.between_batches()
-    assert live._turn.is_taken
-    waiting = live._turn._queue.__class__(settings.warehouse_path.with_suffix(".queue"), is_singleton=False)
-    with waiting.acquire():
-        live.between_batches()
-    assert not live._turn.is_taken
 
 
 def test_the_layers_agree_about_what_came_by_stream(live: LiveWarehouse, settings: Settings) -> None:

@@ -44,7 +44,7 @@ def test_bars_by_stream_and_their_history_are_as_built_at_once(settings: Setting
             rows = streamed(KLINES.slice(first, 32))
             StreamZone(settings.raw_root).write(rows)
             for stretch in stretches(rows):
-                live.apply(stretch, rows)
+                live.apply(stretch)
         live.tidy()
     assert compare_layers(settings).differences == ()
     put(settings, SERIES, KLINES, covered_until=START + timedelta(hours=144))

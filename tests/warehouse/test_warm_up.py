@@ -17,8 +17,8 @@ from ingestion.bus.port import KLINES
 from ingestion.klines import Series
 from ingestion.messages import encode
 from warehouse import warm_up
+from warehouse.engine import streaming_turn
 from warehouse.serving import publish, run_query
-from warehouse.streaming import streaming_turn
 
 SERIES = Series("BTCUSDT", "1h")
 PROGRAM = Path(__file__).parent / "programs" / "first_batch.py"

@@ -7,18 +7,17 @@ on meanwhile.
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Self
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from google.cloud.bigquery import ScalarQueryParameter
 
 from ingestion.errors import WarehouseBusy
 from ingestion.grid import Window
 from ingestion.klines import INTERVAL_MICROS
-from ingestion.microbatch import Stretch, around
+from ingestion.microbatch import Stretch, around, stretches
 from ingestion.settings import Settings
 from ingestion.stream_zone import StreamZone
 from warehouse import dbt
@@ -27,6 +26,7 @@ from warehouse.bigquery.append import Appender
 from warehouse.bigquery.client import ANALYTICS, RAW, BigQuery
 from warehouse.bigquery.tables import make_tables
 from warehouse.engine import writing
+from warehouse.live_port import Applied
 from warehouse.raw_source import whole_days
 
 # Gaps follow so much later, over what earlier runs may have left too. (Dimensions, which read all of history, once a
@@ -53,21 +53,18 @@ class LiveBigQuery:
         self._worker = ThreadPoolExecutor(1, "increment")
         self._work: Future[None] | None = None
 
-    def apply(self, stretch: Stretch, rows: pa.Table) -> None:
-        """Append the bars of a stretch, of `rows` in KLINE_SCHEMA; a later increment computes them. Doing it again adds
-        rows, of which staging takes each once.
+    def apply(self, rows: pa.Table) -> Applied:
+        """Append bars; a later increment computes them. Doing it again adds rows, of which staging takes each once.
 
         Raises WarehouseUnavailable.
         """
-        times = rows["open_time"]
-        inside = pc.and_(
-            pc.greater_equal(times, pa.scalar(stretch.window.start, times.type)),
-            pc.less(times, pa.scalar(stretch.window.end, times.type)),
-        )
-        self._appender.append(rows.filter(inside))
-        self._pending = _joined(self._pending, stretch)
+        started = time.monotonic()
+        self._appender.append(rows)
+        for stretch in stretches(rows):
+            self._pending = _joined(self._pending, stretch)
+        return Applied(datetime.now(UTC), is_settled=True, seconds=time.monotonic() - started)
 
-    def between_batches(self) -> None:
+    def between_batches(self, *, nothing_waits: bool = True) -> None:
         """Begin to compute what is pending when it is time. Raises what the work that has ended since raised:
         WarehouseUnavailable, and BuildFailed when dbt fails; what it was about stays pending."""
         if not self._is_free() or self._pending is None or time.monotonic() - self._computed_at < self._every:
