@@ -119,7 +119,7 @@ def _lasting(files: Sequence[ServedFile]) -> dict[str, str]:
         for table in (*DIMENSIONS, *HEALTH)
     }
     views[f"crypto_analytics.{BARS}"] = _bars(others, has_newest=has_newest)
-    # Of the same name as on BigQuery, where bars are computed some minutes after they have come; here at once.
+    # Of the same name as on BigQuery, where only this one has the bars of the last minutes.
     views["crypto_analytics.market_data_live"] = f"select * from crypto_analytics.{BARS}"
     views["bookkeeping.files"] = _files_view(others) + (
         " union all from bookkeeping.newest_files" if has_newest else ""

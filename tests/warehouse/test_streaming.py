@@ -5,18 +5,24 @@ import signal
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Self
+from unittest import mock
 
 import pyarrow as pa
 import pytest
 from support.homes import home, random_walk
 from support.streamed import between, messages
 
+from ingestion import microbatch
 from ingestion.bus.local import LocalBus
 from ingestion.bus.open import open_bus
 from ingestion.bus.port import DEAD_LETTERS_SUBSCRIPTION, KLINES, MICROBATCH, REASON, TOPOLOGY, Bus, Message
 from ingestion.klines import Series
 from ingestion.messages import encode
 from ingestion.settings import Settings
+from warehouse import streaming
+from warehouse.dbt import BuildFailed
+from warehouse.live_port import Applied
 from warehouse.serving import run_query
 from warehouse.streaming import BatchReport, stream, until_asked
 
@@ -71,6 +77,88 @@ def test_what_is_no_kline_becomes_a_dead_letter_with_its_reason_and_the_others_g
     assert all("The message is no kline" in one.message.attributes[REASON] for one in dead)
     assert len(refused) == 10
     assert run_query(settings, "select count(*) from market_data_unified").rows == [(4,)]
+
+
+class SlowWarehouse:
+    """Settles a batch when it has been asked to go on three times."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._applied: list[Applied] = []
+        self._calls = 0
+
+    def apply(self, rows: pa.Table) -> Applied:
+        self._applied.append(Applied())
+        return self._applied[-1]
+
+    def between_batches(self, *, nothing_waits: bool) -> None:
+        self._calls += bool(self._applied)
+        for applied in self._applied:
+            applied.is_settled = self._calls > 3
+
+    def tidy(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+def test_a_run_that_is_to_end_waits_until_its_messages_are_acknowledged(
+    settings: Settings, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "LiveDuckDB", SlowWarehouse)
+    publish_bars(bus, 0, 1)
+    reports: list[BatchReport] = []
+    asked: list[str] = []
+
+    def is_asked() -> str | None:
+        if bus.backlog(MICROBATCH).leased:
+            asked.append("it was asked while a batch was on its way")
+        return asked[0] if asked else None
+
+    assert stream(settings, bus, reports.append, is_asked) == asked[0]
+    assert (len(reports), bus.backlog(MICROBATCH).messages) == (1, 0)
+
+
+def test_messages_stay_leased_as_long_as_their_bars_are_not_settled(
+    settings: Settings, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "LiveDuckDB", SlowWarehouse)
+    monkeypatch.setattr(streaming, "_EXTEND_EVERY", 0.0)
+    publish_bars(bus, 0, 1)
+    with mock.patch.object(bus, "extend", wraps=bus.extend) as extend:
+        stream(settings, bus, lambda report: None, drained(bus))
+    extended = [(len(call.args[1]), call.args[2]) for call in extend.call_args_list if call.args[1]]
+    assert len(extended) >= 3
+    assert set(extended) == {(2, 60.0)}
+
+
+def test_no_more_is_taken_from_the_bus_than_can_be_settled(
+    settings: Settings, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "LiveDuckDB", SlowWarehouse)
+    monkeypatch.setattr(streaming, "_OPEN_MESSAGES", 2)
+    monkeypatch.setattr(microbatch, "MAX_MESSAGES", 2)
+    publish_bars(bus, 0, 4)
+    most = 0
+
+    def look() -> str | None:
+        nonlocal most
+        most = max(most, bus.backlog(MICROBATCH).leased)
+        return drained(bus)()
+
+    stream(settings, bus, lambda report: None, look)
+    assert most == 2
+
+
+def test_messages_of_bars_that_could_not_be_settled_are_there_again_at_once(settings: Settings, bus: Bus) -> None:
+    publish_bars(bus, 0, 1)
+    with (
+        mock.patch("warehouse.live.build", side_effect=BuildFailed("It fails.", "")),
+        pytest.raises(BuildFailed),
+    ):
+        stream(settings, bus, lambda report: None, lambda: None)
+    assert len(bus.pull(MICROBATCH, max_messages=10, max_bytes=1 << 20, wait=0)) == 2
 
 
 def test_a_signal_ends_a_run_after_its_batch_and_means_what_it_did_afterwards() -> None:

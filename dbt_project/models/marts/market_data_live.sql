@@ -8,7 +8,8 @@
     follow with the next run, which also renews where this view begins to read.
 
     A symbol of which too few bars lie in reach to be exact (after a long halt) is as in market_data_unified until then.
-    On DuckDB each batch is a run, so nothing is newer.
+    On DuckDB readers cannot ask the warehouse: the streaming run asks this query of a copy of the last bars in memory, and
+    serves what is new (warehouse/fresh_bars.py).
 #}
 {%- set base = var('base_interval') -%}
 {%- set start = live_start() -%}
