@@ -3,21 +3,18 @@
 The simulated exchange, the collector and the streaming run are processes of their own, as `make up` starts them; a bar
 of 5m closes every 300 / speed seconds, so that a batch is usually over before the next one closes. `p50_s, p95_s,
 p99_s, max_s` are over all closing frames after the first batch, from when the exchange sent one until a reader that had
-not begun before could read it with its indicators (the begin of the first read that has it). Two readers open
-`serving/klinehouse.duckdb` and ask all the time: `reads, failed_reads`. Every two minutes the streaming run is taken
-over from by a successor (`hand_overs`). `stolen_percent` is the part of the processors' time that the machine's host
-gave to others. `batch_ratio_6y_vs_1y` is the median time of a batch on six years of history by that on one. `beside_*`
-are the same figures while `klinehouse backfill` adds a year of history to the same home, which takes `backfill_s`: the
-two take turns at the warehouse.
+not begun before could read it with its indicators (the begin of the first read that has it). `longer_p50_s,
+longer_p99_s` are the same of the 15m bars that closed with them. Two readers open `serving/klinehouse.duckdb` and ask
+all the time: `reads, failed_reads`. Every two minutes the streaming run is taken over from by a successor
+(`hand_overs`). `stolen_percent` is the part of the processors' time that the machine's host gave to others. `batch_s`
+is the median time of a batch until it is settled, `batch_ratio_6y_vs_1y` that on six years of history by that on one.
+`beside_*` are the same figures while `klinehouse backfill` adds a year of history to the same home, which takes
+`backfill_s`: the two take turns at the warehouse.
 
-What bounds it: dbt, some 0.4 s for one model, of which its own Python is half and planning the query a sixth; the two
-readers, who open the file of views again and again and keep more than one of two cores busy with it; beside a backfill,
-the one transaction in which that builds its year. Tried: an ephemeral model less (half a second: dbt parses the whole
-query to put it in), no manifest and no results written, no events of what debugs dbt, no search for the owner of its
-flags, fewer calls of macros, no contract asked for again, the file kept open between batches, only the intervals of
-which a bar is over, no more bars than the averages remember, new bars in one small file beside the months' files, few
-files of a day, a successor that has rehearsed a batch. Without effect: averages that reach four times as far with each
-step instead of twice, all measures of a bar carried as one column.
+What bounds it: of a tenth of a second in which a bar of the base interval is shown, half is the query of the indicators
+over the last bars, a third is writing and naming the new version; the two readers, who open the file of views again and
+again, keep more than one of two cores busy. Longer bars wait for dbt, some 0.3 s for one model, of which its own Python
+is half; and beside a backfill for the one transaction in which that builds its year.
 """
 
 import argparse
@@ -109,7 +106,7 @@ def _beside_backfill(series: int, speed: float) -> dict[str, object]:
 
 
 def _histogram(lags: Sequence[float]) -> dict[str, int]:
-    limits = [0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0, 3.0, float("inf")]
+    limits = [0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, float("inf")]
     return {f"{low} to {high} s": sum(low <= lag < high for lag in lags) for low, high in itertools.pairwise(limits)}
 
 
@@ -145,22 +142,34 @@ def _run(
 def _figures(
     sent: Sequence[tuple[tuple[str, int], float]], seen: Sequence[dict[str, Any]]
 ) -> tuple[dict[str, object], list[float]]:
-    first: dict[tuple[str, int], float] = {}
+    first: dict[tuple[str, str, int], float] = {}
     for reader in seen:
-        for symbol, open_time, at in reader["first_seen"]:
-            key = (symbol, open_time)
+        for symbol, interval, open_time, at in reader["first_seen"]:
+            key = (symbol, interval, open_time)
             first[key] = min(at, first.get(key, at))
-    lags = sorted(first[key] - at for key, at in sent if key in first)
-    centiles = statistics.quantiles(lags, n=100, method="inclusive")
+    lags = sorted(first[symbol, "5m", opened] - at for (symbol, opened), at in sent if (symbol, "5m", opened) in first)
+    ends_with = 10 * 60_000_000  # the last of the three bars of a quarter of an hour
+    longer = [
+        first[symbol, "15m", opened - ends_with] - at
+        for (symbol, opened), at in sent
+        if (symbol, "15m", opened - ends_with) in first
+    ]
     figures: dict[str, object] = {
         "closes": len(sent),
         "not_seen": len(sent) - len(lags),
-        **{name: round(centiles[at - 1], 3) for name, at in (("p50_s", 50), ("p95_s", 95), ("p99_s", 99))},
+        **{f"p{centile}_s": _centile(lags, centile) for centile in (50, 95, 99)},
         "max_s": round(lags[-1], 3),
+        **{f"longer_p{centile}_s": _centile(longer, centile) for centile in (50, 99)},
         "reads": sum(reader["reads"] for reader in seen),
         "failed_reads": sum(reader["failed"] for reader in seen),
     }
     return figures, lags
+
+
+def _centile(values: Sequence[float], centile: int) -> float | None:
+    if len(values) < 2:
+        return None
+    return round(statistics.quantiles(values, n=100, method="inclusive")[centile - 1], 3)
 
 
 def _sent(truth: Path, since: float) -> list[tuple[tuple[str, int], float]]:
@@ -268,14 +277,14 @@ def read(home: Path) -> dict[str, object]:
         over.set()
 
     threading.Thread(target=await_end, daemon=True).start()
-    seen: dict[tuple[str, int], float] = {}
+    seen: dict[tuple[str, str, int], float] = {}
     newest, reads, failed = 0, 0, 0
     while not over.is_set():
         began = time.time()
         try:
-            for symbol, open_time in _newest(home, newest - 86_400_000_000):
-                if seen.setdefault((symbol, open_time), began) == began:
-                    newest = max(newest, open_time)
+            for bar in _newest(home, newest - 86_400_000_000):
+                if seen.setdefault(bar, began) == began:
+                    newest = max(newest, bar[2])
             reads += 1
         except duckdb.Error as error:
             failed += 1
@@ -283,11 +292,12 @@ def read(home: Path) -> dict[str, object]:
     return {"first_seen": [(*key, at) for key, at in seen.items()], "reads": reads, "failed": failed}
 
 
-def _newest(home: Path, since: int) -> list[tuple[str, int]]:
+def _newest(home: Path, since: int) -> list[tuple[str, str, int]]:
     with duckdb.connect(str(home / "serving" / "klinehouse.duckdb"), read_only=True) as connection:
         return connection.execute(
-            """select symbol, epoch_us(open_time) from crypto_analytics.market_data_unified
-            where "interval" = '5m' and open_time >= greatest(make_timestamptz(?), timestamptz '2026-01-01 00:00:00+00')
+            """select symbol, "interval", epoch_us(open_time) from crypto_analytics.market_data_unified
+            where "interval" in ('5m', '15m')
+                and open_time >= greatest(make_timestamptz(?), timestamptz '2026-01-01 00:00:00+00')
                 and ema_50 is not null and macd_signal is not null and rsi_14 is not null and bb_upper is not null""",
             [since],
         ).fetchall()

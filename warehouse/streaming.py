@@ -163,11 +163,10 @@ class _Run:
         if time.monotonic() - self._extended >= _EXTEND_EVERY:
             self._bus.extend(MICROBATCH, self._leased(), _LEASE)
             self._extended = time.monotonic()
-        settled = [one for one in self._open if one.applied.is_settled]
-        for one in settled:
+        for one in [one for one in self._open if one.applied.is_settled]:
             finish(self._bus, one.batch)
-            self._open.remove(one)
             self._on_batch(self._report(one))
+        self._open = [one for one in self._open if not one.applied.is_settled]
 
     def _leased(self) -> list[str]:
         return [ack_id for one in self._open for ack_id in one.batch.ack_ids]
@@ -175,8 +174,7 @@ class _Run:
     def _tidy(self) -> None:
         """While nothing waits."""
         if time.monotonic() - self._tidied >= _TIDY_EVERY:
-            with suppress(WarehouseBusy):  # next time
-                self._warehouse.tidy()
+            self._warehouse.tidy()
             self._tidied = time.monotonic()
 
     def _report(self, done: _Open) -> BatchReport:

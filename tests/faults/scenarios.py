@@ -188,11 +188,13 @@ def live(forks: Forks, folder: Path, place: Path) -> list[Scenario]:
 
 
 def publishings(forks: Forks, folder: Path, place: Path) -> list[Scenario]:
-    """Publishing: everything for the first time; months that changed, with what they supersede removed at once."""
+    """Publishing: everything for the first time; months that changed, with what they supersede removed at once; bars
+    that the warehouse does not have yet."""
     found = []
     for name, snapshot in (("first publish", "unpublished"), ("months that changed", "built")):
         put_back(folder / snapshot, place)
         # No grace: nobody reads from here while it is published, and so the removals are among the points.
         step = Step("publishing", str(place), {"interval": _BASE, "serving_grace": 0})
         found.append(ready(forks, name, step, folder / name))
-    return found
+    put_back(folder / "changed", place)
+    return [*found, ready(forks, "newest bars shown", Step("showing", str(place)), folder / "newest bars shown")]

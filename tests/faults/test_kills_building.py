@@ -11,7 +11,7 @@ from faults.mutants import BUILDING_MUTANTS
 from faults.scenarios import Scenario, buildings, prepare_warehouse, publishings
 
 # How many calls from kill to kill, see test_kills_landing.
-FORMS = {"a month built again": 4, "first publish": 6, "months that changed": 4}
+FORMS = {"a month built again": 4, "first publish": 6, "months that changed": 4, "newest bars shown": 2}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_a_kill_anywhere_loses_doubles_and_tears_nothing(
     assert report.problems == []
     # Threads may both make a folder, or one for the other: a few calls come and go with that.
     assert report.points >= 0.75 * scenarios[form].calls // every
-    if ALL_POINTS:
+    if ALL_POINTS and form != "newest bars shown":
         assert report.kills.keys() >= {"open", "write", "fdatasync", "pwrite64", "unlink"}
 
 
