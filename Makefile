@@ -35,11 +35,11 @@ endif
 
 # One worker more than there are cores: a good part of the time tests wait for processes. Files go to the workers in
 # order: by default those with few tests, which are long ones, would come last.
-test: $(STAMP) $(DUCKDB1) $(STAND_INS) ## Run the tests, but for those that take minutes on emulators of Google Cloud
+test: $(STAMP) $(DUCKDB1) $(STAND_INS) ## Run all tests
 	$(PLACES) $(RUN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 12 $(TESTS)
 
-test-bigquery: $(STAMP) $(STAND_INS) ## The tests of BigQuery and Cloud Storage against stand-ins, those that take minutes too
-	$(PLACES) KLINEHOUSE_TEST_LONG=1 $(RUN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m bigquery
+test-bigquery: $(STAMP) $(STAND_INS) ## Of these, the tests of BigQuery and Cloud Storage against stand-ins
+	$(PLACES) $(RUN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m bigquery
 
 check: check-code check-types check-sql check-assets ## Format, lint, import rule, types, SQL lint, Dagster definitions
 

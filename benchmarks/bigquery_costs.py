@@ -72,7 +72,10 @@ def _increments(found: Sequence[Mapping[str, float]]) -> str:
             for level in levels
         ),
         ["a daily increment is billed", *(_size(one["daily_increment_billed"]) for one in found)],
-        ["288 live increments and 48 runs of a day read", *(_size(one["live_read_per_day"]) for one in found)],
+        [
+            "288 live increments, 48 runs, 24 tidy-ups of a day read",
+            *(_size(one["live_read_per_day"]) for one in found),
+        ],
         ["and are billed", *(_size(one["live_billed_per_day"]) for one in found)],
         ["the morning's refresh of history is billed", *(_size(one["refresh_billed_per_day"]) for one in found)],
         ["the dimensions, daily, are billed", *(_size(one["dimensions_billed_per_day"]) for one in found)],
@@ -108,29 +111,19 @@ def _costs(found: Sequence[Mapping[str, float]]) -> str:
     )
 
 
-def _query_eur(
-    layout: Layout, minutes: int = MINUTES, *, own_tables: bool = False, dimensions_every: int = 1, tidied: int = 0
-) -> str:
-    """EUR a month, with the dimensions built every so many days, and tidied so many times a day besides."""
-    one = figures(replace(layout, own_tables=own_tables), minutes)
-    spared = one["dimensions_billed_per_day"] * (1 - 1 / dimensions_every)
-    change = (tidied * one["tidying_billed"] - spared) * DAYS_PER_MONTH
-    return _eur(prices.QUERY.of((one["billed_per_month"] + change) / TIB))
+def _query_eur(layout: Layout, minutes: int = MINUTES, *, own_tables: bool = False) -> str:
+    """EUR a month."""
+    return _eur(figures(replace(layout, own_tables=own_tables), minutes)["usd_queries"])
 
 
 def _choices() -> str:
     return _table(
         ["EUR a month for queries", *_NAMES],
-        ["every 5 minutes, dimensions once a day", *(_query_eur(one) for one in CASES)],
-        ["the same, were dimensions renewed each hour too", *(_query_eur(one, tidied=24) for one in CASES)],
+        ["every 5 minutes", *(_query_eur(one) for one in CASES)],
         ["every 15 minutes", *(_query_eur(one, 15) for one in CASES)],
         ["every 60 minutes", *(_query_eur(one, 60) for one in CASES)],
-        ["5 minutes, dimensions once a week", *(_query_eur(one, dimensions_every=7) for one in CASES)],
         ["5 minutes, a table per interval", *(_query_eur(one, own_tables=True) for one in CASES)],
-        [
-            "15 minutes, a week, a table per interval",
-            *(_query_eur(one, 15, own_tables=True, dimensions_every=7) for one in CASES),
-        ],
+        ["15 minutes, a table per interval", *(_query_eur(one, 15, own_tables=True) for one in CASES)],
     )
 
 
@@ -145,14 +138,13 @@ def _findings() -> str:
         f"increments of a day read {_size(small['live_read_per_day'])} and are billed "
         f"{_size(small['live_billed_per_day'])}. Increments every 15 minutes bring all queries of 3 symbols under the "
         "free tier.",
-        f"600 symbols at 1m cost {large['eur_total']:.0f} EUR, of which {_eur(large['usd_queries'])} are queries: more "
-        f"than the {REPLACED_EUR} EUR that were to be replaced. With increments every 15 minutes queries are "
-        f"{_query_eur(_LARGE, 15)}, with the dimensions once a week {_query_eur(_LARGE, dimensions_every=7)}. Less "
-        "than that takes another layout, each derived interval in a table of its own: "
-        f"{_query_eur(_LARGE, own_tables=True)}, and {_query_eur(_LARGE, 15, own_tables=True, dimensions_every=7)} "
-        "with the other two.",
-        "The streaming run renews gaps each hour, and leaves dimensions, which read all bars, to the daily schedule: "
-        f"renewed each hour too, queries of 600 symbols at 1m would be {_query_eur(_LARGE, tidied=24)} EUR.",
+        f"600 symbols at 1m cost {large['eur_total']:.0f} EUR, of which {_eur(large['usd_queries'])} are queries: "
+        f"{'more' if large['eur_total'] > REPLACED_EUR else 'less'} than the {REPLACED_EUR} EUR that were to be "
+        f"replaced. With increments every 15 minutes queries are {_query_eur(_LARGE, 15)}. Less than that takes "
+        "another layout, each derived interval in a table of its own: "
+        f"{_query_eur(_LARGE, own_tables=True)}, and {_query_eur(_LARGE, 15, own_tables=True)} with both.",
+        "The dimensions come from a table with a row for each symbol and day (`int_bars_of_days`), so their models and "
+        f"tests are billed {_size(large['dimensions_billed_per_day'])} for 600 symbols at 1m.",
         f"The collector is {_eur(prices.E2_SMALL.of(HOURS))} EUR on an e2-small, {_eur(collector_on_cloud_run())} on "
         "Cloud Run with a vCPU and 512 MiB always allocated.",
         f"Storage is the least of it: {_eur(large['usd_storage'])} EUR for 600 symbols at 1m, "

@@ -36,7 +36,9 @@ def jobs(settings: Settings) -> "list[UnresolvedAssetJobDefinition]":
         dg.define_asset_job(SYMBOLS, dg.AssetSelection.assets(RAW_SYMBOLS), description="What the exchange trades."),
         dg.define_asset_job(
             BUILD,
-            dg.AssetSelection.assets("stg_klines", BARS, "int_klines_gaps", "klines_reconciliation", *live),
+            dg.AssetSelection.assets(
+                "stg_klines", BARS, "int_klines_gaps", "int_bars_of_days", "klines_reconciliation", *live
+            ),
             description="Raw zone to bars with indicators, their gaps, and what sources disagreed about.",
         ),
         dg.define_asset_job(PUBLISH, published, description="Dimensions, then serving files where readers read files."),

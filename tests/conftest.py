@@ -11,17 +11,11 @@ from support import pubsub_emulator as emulator
 from support.object_store import ObjectStore
 
 _DATA = os.environ.get("KLINEHOUSE_TEST_DATA")
-# Tests that take minutes on an emulator: `make test-bigquery` has them, `make test` leaves them out.
-_WITH_LONG_ONES = bool(os.environ.get("KLINEHOUSE_TEST_LONG"))
 # Folders whose files take longest, in this order: begun last, they would leave all but one worker idle at the end.
 _LONGEST = ("bigquery", "orchestration", "warehouse", "faults", "klinehouse")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not _WITH_LONG_ONES:
-        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
-        items[:] = [item for item in items if not item.get_closest_marker("long")]
-
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def place(item: pytest.Item) -> int:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
         return _LONGEST.index(folder) if folder in _LONGEST else len(_LONGEST)

@@ -71,9 +71,9 @@ def build_args(
     return [*args, "--full-refresh"] if full_refresh else args
 
 
-def tidy_args(window: Window, interval: str, *, dimensions: bool = True) -> list[str]:
+def tidy_args(window: Window, interval: str) -> list[str]:
     """The arguments of a run over everything else that bars change: gaps, and the dimensions."""
-    models = ["int_klines_gaps", "klines_gaps", *(("dim_dates", "dim_symbols") if dimensions else ())]
+    models = ["int_klines_gaps", "klines_gaps", "int_bars_of_days", "dim_dates", "dim_symbols"]
     return ["--no-write-json", "run", "--select", *models, "--vars", _variables(interval), *_event_times(window)]
 
 

@@ -6,6 +6,7 @@ from benchmarks.bigquery_layout import prices
 from benchmarks.bigquery_layout.prices import DAYS_PER_MONTH, EUR_PER_USD, GIB, TIB
 from benchmarks.bigquery_layout.scans import (
     STREAMING_RUNS,
+    TIDYINGS,
     Layout,
     Statement,
     daily_increment,
@@ -59,7 +60,7 @@ _SAMPLE = KlineMessage(
 def figures(layout: Layout, minutes: int = MINUTES) -> dict[str, float]:
     """All figures of one warehouse: bytes, and dollars a month as `usd_*`."""
     live = [statement for one in live_increments(layout, minutes) for statement in one]
-    live += STREAMING_RUNS * handed_over(layout)
+    live += STREAMING_RUNS * handed_over(layout) + TIDYINGS * tidying(layout)
     daily, refresh, dimension = daily_increment(layout), history_refresh(layout), dimensions(layout)
     billed = _billed(live) + _billed(refresh) + _billed(dimension)
     stored, recent = _stored(layout)
@@ -79,7 +80,6 @@ def figures(layout: Layout, minutes: int = MINUTES) -> dict[str, float]:
         "live_billed_per_day": _billed(live),
         "refresh_billed_per_day": _billed(refresh),
         "dimensions_billed_per_day": _billed(dimension),
-        "tidying_billed": _billed(tidying(layout)),
         "question_billed": question(layout).bytes_billed,
         "billed_per_month": billed * DAYS_PER_MONTH,
         "usd_queries": prices.QUERY.of(billed * DAYS_PER_MONTH / TIB),

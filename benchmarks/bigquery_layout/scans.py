@@ -35,6 +35,9 @@ _COVERAGE = ("symbol", "interval", "month_start", "source", "covered_from", "cov
 _TESTS, _NOTES = 7, 6
 # A streaming run hands over to the next after half an hour, which looks so many days back for bars it has to compute.
 STREAMING_RUNS, DAYS_LOOKED_THROUGH = 48, 35
+TIDYINGS = 24  # a day
+# Columns of int_bars_of_days.
+DAYS = ("symbol", "interval", "day_start", "first_open_time", "last_open_time", "last_close_time", "bars")
 _HALF_A_MONTH = 15
 
 
@@ -148,14 +151,15 @@ def question(layout: Layout) -> Statement:
 
 
 def tidying(layout: Layout) -> list[Statement]:
-    """The dimensions without their tests, as a streaming run would renew them."""
-    return [one for one in dimensions(layout) if not one.name.endswith("_covers_bars")]
+    """What a streaming run asks each hour, at noon: gaps and days since yesterday, and the dimensions."""
+    return kept_beside(layout, 0.5 - 1 - 1 / TIDYINGS, 0.5, 0.5) + _made_of_days(layout)
 
 
 def daily_increment(layout: Layout, days: int = 1) -> list[Statement]:
     """The statements of a run over whole days that ended last midnight: all intervals, and the tests."""
     tests = [Statement("test", {"mart": days * layout.mart_day() / _TESTS}) for _ in range(_TESTS)]
-    return increment(layout, layout.levels, 0.0, float(days)) + tests
+    beside = kept_beside(layout, 0.0, float(days), days + _NEXT_DAY)
+    return increment(layout, layout.levels, 0.0, float(days)) + beside + tests
 
 
 def history_refresh(layout: Layout) -> list[Statement]:
@@ -171,16 +175,38 @@ def history_refresh(layout: Layout) -> list[Statement]:
 
 
 def dimensions(layout: Layout) -> list[Statement]:
-    """The models and tests of the dimensions, which read all bars."""
-    columns = {
-        "dim_dates": ("interval", "open_time"),
-        "dim_symbols": (*_KEY, "close_time"),
-        "dim_dates_covers_bars": ("open_time",),
-        "dim_hours_covers_bars": ("open_time", "hour"),
-        "dim_symbols_covers_bars": ("open_time", "symbol"),
-    }
-    days = layout.years * 365.25
-    return [Statement(name, {"mart": days * layout.mart_day(columns[name])}) for name in columns]
+    """The models and tests of the dimensions."""
+    days = layout.years * 365.25 * layout.symbols
+    return [
+        *_made_of_days(layout),
+        Statement("dim_dates_covers_bars", {"days": days * _days_bytes("day_start")}),
+        Statement("dim_symbols_covers_bars", {"days": days * _days_bytes("day_start", "symbol")}),
+    ]
+
+
+def _made_of_days(layout: Layout) -> list[Statement]:
+    days = layout.years * 365.25 * layout.symbols
+    times = ("first_open_time", "last_open_time", "last_close_time")
+    return [
+        Statement("dim_dates", {"days": days * _days_bytes("day_start")}),
+        Statement("dim_symbols", {"days": days * _days_bytes("symbol", *times, "bars")}),
+    ]
+
+
+def kept_beside(layout: Layout, begin: float, end: float, now: float) -> list[Statement]:
+    """The statements that keep int_klines_gaps and int_bars_of_days over `[begin, end)`. There are no gaps."""
+    columns = (*_KEY, "close_time")
+    around = _days(_start(layout.interval, begin) - REACH / bars_per_day(layout.interval), math.inf, now)
+    counted = _days(math.floor(begin), math.ceil(end), now)
+    month = 31 * layout.symbols * _days_bytes(*DAYS)
+    small = {"run_symbols": layout.run_symbols}
+    return [
+        Statement("gaps", {"mart": around * layout.mart_day(columns), "coverage": layout.coverage}),
+        *[Statement("gaps kept", {**small, "made": 0.0, "gaps": 0.0}) for _ in range(2)],
+        Statement("days", {**small, "mart": counted * layout.mart_day(columns)}),
+        Statement("days that change", {**small, "made": 0.0, "days": month}),
+        Statement("days kept", {**small, "made": 0.0, "days": 2 * month}),
+    ]
 
 
 def increment(layout: Layout, levels: Sequence[str], begin: float, end: float) -> list[Statement]:
@@ -259,6 +285,10 @@ def _raw_bytes(name: str, level: str) -> int:
     if pa.types.is_decimal(kind):
         return 16
     return _size("text" if pa.types.is_string(kind) else "whole", name, level)
+
+
+def _days_bytes(*names: str) -> int:
+    return sum(_size("text" if name in ("symbol", "interval") else "whole", name, "1d") for name in names)
 
 
 def _mart_bytes(name: str, level: str) -> int:

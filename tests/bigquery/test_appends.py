@@ -24,7 +24,7 @@ from warehouse.bigquery.live import LiveBigQuery
 from warehouse.bigquery.tables import make_tables
 from warehouse.dbt import BuildFailed
 
-pytestmark = [pytest.mark.bigquery, pytest.mark.long]
+pytestmark = pytest.mark.bigquery
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 # Two months of history, and what streams after it.

@@ -27,7 +27,7 @@ from ingestion.settings import Settings
 from warehouse.bigquery.client import BigQuery
 from warehouse.bigquery.live import LiveBigQuery
 
-pytestmark = [pytest.mark.bigquery, pytest.mark.pubsub, pytest.mark.long]
+pytestmark = [pytest.mark.bigquery, pytest.mark.pubsub]
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 FAULTS = ("stream_drop=0.002", "stream_missing_close=0.05", "stream_late_close=0.05", "stream_duplicates=0.1")

@@ -204,7 +204,6 @@ def test_a_file_that_has_gone_takes_its_rows_along(loads: Loads) -> None:
     assert (loads.rows, loads.noted) == ({"BTCUSDT": whole(1)}, (1, 1))
 
 
-@pytest.mark.long
 def test_a_reader_sees_one_version_whole_while_a_month_is_loaded_again(loads: Loads) -> None:
     loads.land(1)
     loads.load()

@@ -53,7 +53,7 @@ BARS = random_walk(HOLED, START, (END - START) // HOUR, seed=2)
 LISTED_BARS = random_walk(LISTED, LISTED_AT, (END - LISTED_AT) // HOUR, seed=3, price=20.0)
 GONE_BARS = random_walk(GONE, START, 24 * 31, seed=4, price=70.0)
 
-_MODELS = "stg_klines market_data_unified int_klines_gaps klines_reconciliation"
+_MODELS = "stg_klines market_data_unified int_klines_gaps int_bars_of_days klines_reconciliation"
 """What depends on history of a window; all else is made by the full build, and by the last one."""
 
 
@@ -62,8 +62,6 @@ VIEWS = ("stg_klines", "market_data_live")
 TABLES = ("market_data_unified", "klines", "klines_stream", *VIEWS)
 # Every day that could have bars before the end, so that a condition without a beginning is seen.
 KNOWN_DAYS = [date(2015, 1, 1) + timedelta(days) for days in range((END.date() - date(2015, 1, 1)).days)]
-# Dimensions are made anew from all bars, of which they read three columns.
-OF_ALL_HISTORY = ("dim_dates", "dim_symbols")
 _REACH = 1536
 
 
@@ -235,7 +233,7 @@ def test_an_increment_of_a_day_touches_its_own_partitions(settings: Settings) ->
     with opened(settings) as warehouse:
         jobs = executed(warehouse, since)
     assert [job.error for job in jobs if job.error] == []
-    by_dbt = [job.query for job in jobs if job.node is not None and job.node not in OF_ALL_HISTORY]
+    by_dbt = [job.query for job in jobs if job.node is not None]
     found = [scan for query in by_dbt for scan in scans(query, TABLES, KNOWN_DAYS)]
     assert {scan.table for scan in found} >= {"market_data_unified", "klines", "klines_stream"}
     assert [scan.days for scan in found if scan.writes] == [{DAY.date()}]
@@ -247,7 +245,7 @@ def test_an_increment_of_a_day_touches_its_own_partitions(settings: Settings) ->
     compiled = [
         path.read_text()
         for path in (dbt.target_dir(settings) / "compiled").rglob("*.sql")
-        if path.is_file() and path.stem not in {*VIEWS, "dim_dates", "dim_symbols"}
+        if path.is_file() and path.stem not in VIEWS
     ]
     assert [scan for query in compiled for scan in scans(query, TABLES, KNOWN_DAYS) if is_outside(scan)] == []
     for query in (*by_dbt, *compiled):

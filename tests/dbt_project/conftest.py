@@ -15,7 +15,7 @@ from support.googlesql import PYTHON
     params=[
         "duckdb",
         pytest.param("reference", marks=pytest.mark.bigquery),
-        pytest.param("emulator", marks=[pytest.mark.bigquery, pytest.mark.long]),
+        pytest.param("emulator", marks=pytest.mark.bigquery),
     ],
 )
 def engine(request: pytest.FixtureRequest) -> Engine:

@@ -6,12 +6,11 @@ import pytest
 
 from faults.durability import violations
 from faults.forks import Forks
-from faults.kills import ALL_POINTS, first_problem, kill_everywhere
+from faults.kills import first_problem, kill_everywhere
 from faults.mutants import LIVE_MUTANTS
 from faults.scenarios import Scenario, live
 
-# How many calls from kill to kill, see test_kills_landing.
-FORMS = {"bars collected": 4, "messages landed": 3, "files put together": 1, "history takes over": 1}
+FORMS = ["bars collected", "messages landed", "files put together", "history takes over"]
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +22,9 @@ def scenarios(forks: Forks, folder: Path) -> dict[str, Scenario]:
 def test_a_kill_anywhere_loses_doubles_and_tears_nothing(
     forks: Forks, scenarios: dict[str, Scenario], form: str
 ) -> None:
-    every = 1 if ALL_POINTS else FORMS[form]
-    report = kill_everywhere(forks, scenarios[form], every)
+    report = kill_everywhere(forks, scenarios[form])
     assert report.problems == []
-    assert report.points == -(-scenarios[form].calls // every)
+    assert report.points == scenarios[form].calls
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -22,7 +22,7 @@ from orchestration.partitions import current_partition_space
 from orchestration.schedules import BUILD, PUBLISH
 from orchestration.warehouse_assets import BARS
 
-pytestmark = [pytest.mark.bigquery, pytest.mark.long]
+pytestmark = pytest.mark.bigquery
 
 _PYTHON = os.environ.get("KLINEHOUSE_TEST_BIGQUERY")  # read before fixtures clear the environment
 SERIES = Series("BTCUSDT", "1h")

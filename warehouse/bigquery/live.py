@@ -29,8 +29,7 @@ from warehouse.engine import writing
 from warehouse.live_port import Applied
 from warehouse.raw_source import whole_days
 
-# Gaps follow so much later, over what earlier runs may have left too. (Dimensions, which read all of history, once a
-# day, by a schedule.)
+# Gaps and dimensions follow so much later, over what earlier runs may have left too.
 _TIDY_EVERY = 3600.0
 _TIDY_BACK = timedelta(days=1)
 # Bars that a killed run has appended but not computed are looked for so far back; what is older, history brings.
@@ -113,7 +112,7 @@ class LiveBigQuery:
         with writing(self._settings):
             self._streamed.compact(whole_days(window))
             raw_source.about(self._warehouse, self._settings.interval, window, self._settings.symbols)
-            dbt.run(self._settings, dbt.tidy_args(dbt.Window(*window), self._settings.interval, dimensions=False))
+            dbt.run(self._settings, dbt.tidy_args(dbt.Window(*window), self._settings.interval))
         self._untidy, self._tidied_at = None, time.monotonic()
 
     def _widened(self, stretch: Stretch) -> Window:

@@ -1,9 +1,8 @@
 with extent as (
     select
-        min({{ utc_date('open_time') }}) as first_day,
-        max({{ utc_date('open_time') }}) as last_day
-    from {{ ref('market_data_unified') }}
-    where {{ interval_column() }} = '{{ var("base_interval") }}' and open_time >= {{ beginning() }}
+        min({{ utc_date('day_start') }}) as first_day,
+        max({{ utc_date('day_start') }}) as last_day
+    from {{ ref('int_bars_of_days') }}
 ),
 
 days as (

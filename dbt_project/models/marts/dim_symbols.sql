@@ -1,12 +1,11 @@
 with bars as (
     select
         symbol,
-        min(open_time) as first_open_time,
-        max(open_time) as last_open_time,
-        max(close_time) as last_close_time,
-        count(*) as bars
-    from {{ ref('market_data_unified') }}
-    where {{ interval_column() }} = '{{ var("base_interval") }}' and open_time >= {{ beginning() }}
+        min(first_open_time) as first_open_time,
+        max(last_open_time) as last_open_time,
+        max(last_close_time) as last_close_time,
+        cast(sum(bars) as bigint) as bars
+    from {{ ref('int_bars_of_days') }}
     group by symbol
 ),
 
