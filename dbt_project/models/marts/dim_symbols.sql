@@ -4,7 +4,7 @@ with bars as (
         min(first_open_time) as first_open_time,
         max(last_open_time) as last_open_time,
         max(last_close_time) as last_close_time,
-        cast(sum(bars) as bigint) as bars
+        sum(bars) as bars
     from {{ ref('int_bars_of_days') }}
     group by symbol
 ),
@@ -51,7 +51,7 @@ select
     bars.first_open_time,
     bars.last_open_time,
     bars.last_close_time,
-    bars.bars
+    cast(bars.bars as bigint) as bars
 from bars
 left join listed on bars.symbol = listed.symbol
 left join quotes on bars.symbol = quotes.symbol
