@@ -25,7 +25,8 @@ from warehouse.served_files import BARS
 # Bars that closed since their month was written become part of it when there are more. All of them are written with
 # each batch: no more rows than three symbols have of a whole month at 5m, which a batch wrote anew before.
 _NEWEST_BARS = 20_000
-# Newer bars are computed from so many of each series; more than the averages remember, and they say so if it is less.
+# Newer bars are computed from those of so long a time, in bars: more than the averages remember, as there may be holes.
+# Whether they are enough is asked by the model.
 _REACH = 1_536
 
 
